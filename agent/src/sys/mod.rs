@@ -1,0 +1,6 @@
+//! Raw system calls that `nix` has no safe wrapper for: the one place of the agent with `unsafe`, one operation a
+//! block, each with its reason.
+#![allow(
+    unsafe_code,
+    reason = "this is the room for it; everything else denies it"
+)]

@@ -1,0 +1,3 @@
+//! The guest itself: its accounts, and what it is.
+
+pub(crate) mod accounts;
