@@ -4,3 +4,7 @@
     unsafe_code,
     reason = "this is the room for it; everything else denies it"
 )]
+
+pub(crate) mod descriptors;
+pub(crate) mod identity;
+pub(crate) mod readiness;

@@ -4,13 +4,12 @@
 use std::{
     ffi::OsString,
     fs, io,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use users::os::unix::{GroupExt, UserExt};
 
 /// Where accounts are.
 pub(crate) const PASSWD: &str = "/etc/passwd";
@@ -32,6 +31,25 @@ pub(crate) struct Account {
     pub(crate) shell: PathBuf,
 }
 
+/// A line of passwd(5), byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) name: OsString,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) comment: OsString,
+    pub(crate) home: PathBuf,
+    pub(crate) shell: PathBuf,
+}
+
+/// A line of group(5), byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) name: OsString,
+    pub(crate) gid: u32,
+    pub(crate) members: Vec<OsString>,
+}
+
 /// Why an account could not be looked up.
 #[derive(Debug, Error)]
 pub(crate) enum AccountError {
@@ -43,35 +61,35 @@ pub(crate) enum AccountError {
 
 /// The account of that name, `None` if there is none. Names only: "1000" is not uid 1000.
 pub(crate) fn find(name: &str) -> Result<Option<Account>, AccountError> {
-    let Some(user) = users()?.into_iter().find(|user| user.name() == name) else {
+    let Some(user) = users()?.into_iter().find(|user| user.name == name) else {
         return Ok(None);
     };
-    let mut gids = vec![user.primary_group_id()];
+    let mut gids = vec![user.gid];
     for group in groups()? {
-        let named = group.members().iter().any(|member| member == name);
-        if named && !gids.contains(&group.gid()) {
-            gids.push(group.gid());
+        let named = group.members.iter().any(|member| member == name);
+        if named && !gids.contains(&group.gid) {
+            gids.push(group.gid);
         }
     }
     Ok(Some(Account {
         name: name.into(),
-        uid: user.uid(),
-        gid: user.primary_group_id(),
+        uid: user.uid,
+        gid: user.gid,
         groups: gids,
-        home: user.home_dir().into(),
-        shell: user.shell().into(),
+        home: user.home,
+        shell: user.shell,
     }))
 }
 
 /// All users, in the file's order. Lines that passwd(5) does not know are passed over, as libc does.
-pub(crate) fn users() -> Result<Vec<users::User>, AccountError> {
+pub(crate) fn users() -> Result<Vec<User>, AccountError> {
     Ok(lines(&read(Path::new(PASSWD))?)
         .filter_map(parse_user)
         .collect())
 }
 
 /// All groups, in the file's order.
-pub(crate) fn groups() -> Result<Vec<users::Group>, AccountError> {
+pub(crate) fn groups() -> Result<Vec<Group>, AccountError> {
     Ok(lines(&read(Path::new(GROUP))?)
         .filter_map(parse_group)
         .collect())
@@ -100,61 +118,61 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// name:password:uid:gid:comment:home:shell
-fn parse_user(line: &[u8]) -> Option<users::User> {
+fn parse_user(line: &[u8]) -> Option<User> {
     let fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
-    let [name, _, uid, gid, _, home, shell] = fields[..] else {
+    let [name, _, uid, gid, comment, home, shell] = fields[..] else {
         return None;
     };
-    if name.is_empty() {
-        return None;
-    }
-    let user = users::User::new(number(uid)?, name_of(name), number(gid)?);
-    Some(
-        user.with_home_dir(&path_of(home))
-            .with_shell(&path_of(shell)),
-    )
+    (!name.is_empty()).then_some(())?;
+    Some(User {
+        name: text(name),
+        uid: number(uid)?,
+        gid: number(gid)?,
+        comment: text(comment),
+        home: text(home).into(),
+        shell: text(shell).into(),
+    })
 }
 
 /// name:password:gid:member,member
-fn parse_group(line: &[u8]) -> Option<users::Group> {
+fn parse_group(line: &[u8]) -> Option<Group> {
     let fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
     let [name, _, gid, members] = fields[..] else {
         return None;
     };
-    if name.is_empty() {
-        return None;
-    }
+    (!name.is_empty()).then_some(())?;
     let members = members
         .split(|&byte| byte == b',')
         .filter(|member| !member.is_empty());
-    let group = users::Group::new(number(gid)?, name_of(name));
-    Some(members.fold(group, |group, member| group.add_member(name_of(member))))
+    Some(Group {
+        name: text(name),
+        gid: number(gid)?,
+        members: members.map(text).collect(),
+    })
 }
 
 fn number(field: &[u8]) -> Option<u32> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 
-fn name_of(field: &[u8]) -> &std::ffi::OsStr {
-    std::ffi::OsStr::from_bytes(field)
-}
-
-fn path_of(field: &[u8]) -> PathBuf {
-    OsString::from_vec(field.to_vec()).into()
+fn text(field: &[u8]) -> OsString {
+    OsString::from_vec(field.to_vec())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt;
 
     #[test]
     fn a_passwd_line_is_read_and_a_broken_one_passed_over() {
         let user = parse_user(b"alice:x:1000:100:Alice,,:/home/al\xffice:/bin/sh").unwrap();
         assert_eq!(
-            (user.name().as_bytes(), user.uid(), user.primary_group_id()),
+            (user.name.as_bytes(), user.uid, user.gid),
             (&b"alice"[..], 1000, 100)
         );
-        assert_eq!(user.home_dir().as_os_str().as_bytes(), b"/home/al\xffice");
+        assert_eq!(user.comment, "Alice,,");
+        assert_eq!(user.home.as_os_str().as_bytes(), b"/home/al\xffice");
         for broken in [
             &b""[..],
             b"+::::::",
@@ -174,8 +192,10 @@ mod tests {
     #[test]
     fn a_group_line_lists_its_members() {
         let group = parse_group(b"dev:x:50:alice,bob,").unwrap();
-        assert_eq!(group.gid(), 50);
-        assert_eq!(group.members(), ["alice", "bob"]);
+        assert_eq!(
+            (group.gid, group.members),
+            (50, vec!["alice".into(), "bob".into()])
+        );
         assert!(parse_group(b"dev:x:50").is_none());
     }
 }
