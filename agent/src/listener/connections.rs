@@ -14,7 +14,10 @@ use super::{
     opening::{self, Opening, OpeningError},
     workers::{Placement, Workers},
 };
-use crate::{sys::readiness::watch, system::accounts};
+use crate::{
+    sys::readiness::watch,
+    system::accounts::{self, Account},
+};
 
 /// How long a peer may take for its hello.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
@@ -62,57 +65,63 @@ impl Connections {
         };
         let opening = timeout(HELLO_DEADLINE, opening::read_opening(&socket)).await;
         let socket = socket.into_inner();
-        let answered = match opening {
-            Ok(Ok(opening)) => self.find_account(opening),
+        let refused = match opening {
+            Ok(Ok(Opening::Plain)) => match self.find_account(&Username::root()) {
+                Ok(account) => {
+                    return self
+                        .workers
+                        .place(Placement {
+                            account,
+                            socket,
+                            greet: false,
+                        })
+                        .await;
+                }
+                // A plain client expects HTTP/2, and would not understand a line.
+                Err((reason, text)) => return turned_away(reason, &text),
+            },
+            Ok(Ok(Opening::Hello(hello))) => match self.find_account(&hello.user) {
+                Ok(account) => {
+                    return self
+                        .workers
+                        .place(Placement {
+                            account,
+                            socket,
+                            greet: true,
+                        })
+                        .await;
+                }
+                Err(refused) => refused,
+            },
             Ok(Err(OpeningError::Closed | OpeningError::Socket(_))) => return,
-            Ok(Err(error)) => Err((RefusalReason::BadHello, error.to_string())),
-            Err(_) => Err((
+            Ok(Err(error)) => (RefusalReason::BadHello, error.to_string()),
+            Err(_) => (
                 RefusalReason::BadHello,
                 format!("no hello within {} s", HELLO_DEADLINE.as_secs()),
-            )),
+            ),
         };
-        match answered {
-            Ok((account, greet)) => {
-                self.workers
-                    .place(Placement {
-                        account,
-                        socket,
-                        greet,
-                    })
-                    .await
-            }
-            Err((reason, text)) => {
-                tracing::warn!(reason = reason.as_str(), text, "turned a connection away");
-                opening::answer(
-                    &socket,
-                    &Reply::Refused {
-                        reason: Some(reason),
-                        text,
-                    },
-                );
-            }
-        }
+        let (reason, text) = refused;
+        turned_away(reason, &text);
+        opening::answer(
+            &socket,
+            &Reply::Refused {
+                reason: Some(reason),
+                text,
+            },
+        );
     }
 
-    /// The account that an opening is for, and whether it is owed an answer line.
-    fn find_account(
-        &self,
-        opening: Opening,
-    ) -> Result<(accounts::Account, bool), (RefusalReason, String)> {
-        let (user, greet) = match opening {
-            Opening::Plain => (Username::root(), false),
-            Opening::Hello(hello) => (hello.user, true),
-        };
-        if let Some(allowed) = self.allowed.as_ref()
-            && !allowed.iter().any(|name| name == user.as_str())
-        {
+    /// The account of a user whom the host may become.
+    fn find_account(&self, user: &Username) -> Result<Account, (RefusalReason, String)> {
+        let named = |allowed: &Vec<String>| allowed.iter().any(|name| name == user.as_str());
+        if !self.allowed.as_ref().as_ref().is_none_or(named) {
             let text = format!(
                 "this guest's /etc/guestline/agent.toml does not let the host become {user}"
             );
             return Err((RefusalReason::UserNotAllowed, text));
         }
         match accounts::find(user.as_str()) {
-            Ok(Some(account)) => Ok((account, greet)),
+            Ok(Some(account)) => Ok(account),
             Ok(None) => Err((
                 RefusalReason::UserNotFound,
                 format!("no user \"{user}\" in this guest"),
@@ -120,4 +129,8 @@ impl Connections {
             Err(error) => Err((RefusalReason::Failed, error.to_string())),
         }
     }
+}
+
+fn turned_away(reason: RefusalReason, text: &str) {
+    tracing::warn!(reason = reason.as_str(), text, "turned a connection away");
 }

@@ -1,0 +1,24 @@
+//! Waiting for something to become true, with a deadline, in place of sleeping and hoping.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+
+/// Asks again and again until the answer is yes, or fails by the deadline with what was waited for.
+pub async fn eventually<F: Future<Output = anyhow::Result<bool>>>(
+    what: &str,
+    deadline: Duration,
+    mut ask: impl FnMut() -> F,
+) -> anyhow::Result<()> {
+    let end = Instant::now() + deadline;
+    while !ask().await? {
+        if Instant::now() >= end {
+            bail!("within {deadline:?} it did not become true that {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
