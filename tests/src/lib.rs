@@ -1,1 +1,7 @@
-//! To come.
+//! The harness, and the suites that read as prose. A suite is a list of cases; the same cases run against the agent's own
+//! binary over a Unix socket and in real machines, through one [`target::Target`]. `cargo xtask test` runs them.
+
+pub mod eventually;
+pub mod runner;
+pub mod suites;
+pub mod target;

@@ -1,0 +1,123 @@
+//! Who is let in, and what is answered to whoever is not.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use guestline_client::{ConnectError, Endpoint, Error, RefusalReason, Vm};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+
+use super::refusal;
+use crate::{cases, runner::Outcome, target::Target};
+
+cases![
+    an_unknown_user_is_an_error_of_the_first_operation,
+    a_number_is_not_a_user,
+    nobody_listening_is_said_with_the_endpoint,
+    each_wrong_hello_gets_its_answer,
+    a_silent_peer_is_closed_within_its_time,
+    a_flood_of_silent_peers_keeps_nobody_out,
+    bytes_glued_behind_the_hello_are_not_lost,
+];
+
+async fn an_unknown_user_is_an_error_of_the_first_operation(target: &Target) -> Outcome {
+    // Naming the user does nothing yet.
+    let nobody = target.user("mallory");
+    match refusal("stat as mallory", nobody.files().stat("/").await)? {
+        Error::Refused { reason: Some(RefusalReason::UserNotFound), text, .. } => {
+            ensure!(text.contains("mallory"), "the text does not name the user: {text}");
+            Ok(())
+        }
+        other => Err(other.into()),
+    }
+}
+
+async fn a_number_is_not_a_user(target: &Target) -> Outcome {
+    let error = refusal("stat as 1000", target.user("1000").files().stat("/").await)?;
+    ensure!(matches!(error, Error::Refused { reason: Some(RefusalReason::UserNotFound), .. }), "{error:?}");
+    Ok(())
+}
+
+async fn nobody_listening_is_said_with_the_endpoint(_: &Target) -> Outcome {
+    let endpoint: Endpoint = "unix:/nonexistent/agent.sock".parse()?;
+    let error = refusal("stat", Vm::new(endpoint).files().stat("/").await)?;
+    ensure!(matches!(error, Error::Connect { .. }), "{error:?}");
+    ensure!(error.to_string().contains("/nonexistent/agent.sock"), "{error}");
+    Ok(())
+}
+
+async fn each_wrong_hello_gets_its_answer(target: &Target) -> Outcome {
+    let long = "x".repeat(1 << 20);
+    let wrong = ["GET / HTTP/1.1\n", "guestline/9 user=alice\n", "guestline/1\n", "guestline/1 user=a/b\n", &long];
+    for hello in wrong {
+        let mut peer = connect(target).await?;
+        // The agent closes as soon as it knows, which may be before all is sent.
+        let _ = peer.write_all(hello.as_bytes()).await;
+        let answer = answer(&mut peer).await?;
+        ensure!(answer.starts_with("error bad-hello "), "to {:.20?} it said {answer:?}", hello);
+    }
+    Ok(())
+}
+
+async fn a_silent_peer_is_closed_within_its_time(target: &Target) -> Outcome {
+    let mut peer = connect(target).await?;
+    peer.write_all(b"guestline/1 us").await?;
+    let start = Instant::now();
+    let answer = answer(&mut peer).await?;
+    ensure!(answer.starts_with("error bad-hello "), "{answer:?}");
+    ensure!(start.elapsed() < Duration::from_secs(8), "it took {:?}", start.elapsed());
+    Ok(())
+}
+
+async fn a_flood_of_silent_peers_keeps_nobody_out(target: &Target) -> Outcome {
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(connect(target).await?);
+    }
+    target.user("alice").files().stat("/").await.context("behind 200 silent connections")?;
+    Ok(())
+}
+
+async fn bytes_glued_behind_the_hello_are_not_lost(target: &Target) -> Outcome {
+    let mut peer = connect(target).await?;
+    // HTTP/2's preface and an empty SETTINGS frame (RFC 9113, 3.4), in one write with the hello.
+    peer.write_all(b"guestline/1 user=alice\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\n") {
+        answer.push(peer.read_u8().await?);
+    }
+    ensure!(answer.starts_with(b"ok version="), "{:?}", String::from_utf8_lossy(&answer));
+    let mut frame = [0; 9];
+    tokio::time::timeout(Duration::from_secs(5), peer.read_exact(&mut frame)).await??;
+    ensure!(frame[3] == 4, "expected the server's SETTINGS frame, got type {}", frame[3]);
+    Ok(())
+}
+
+/// A raw connection, past the CONNECT handshake where there is one.
+async fn connect(target: &Target) -> anyhow::Result<UnixStream> {
+    let text = target.endpoint().to_string();
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(UnixStream::connect(path).await?);
+    }
+    let rest = text.strip_prefix("hybrid:").with_context(|| format!("no raw connection to {text}"))?;
+    let (path, port) = rest.rsplit_once(':').context("a hybrid endpoint has a port")?;
+    let mut stream = UnixStream::connect(PathBuf::from(path)).await?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    while stream.read_u8().await? != b'\n' {}
+    Ok(stream)
+}
+
+async fn answer(peer: &mut UnixStream) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    let read = peer.take(2048).read_to_end(&mut bytes);
+    match tokio::time::timeout(Duration::from_secs(10), read).await.context("no answer within 10 s")? {
+        // Closed with bytes of ours unread.
+        Err(error) if bytes.is_empty() => Err(error.into()),
+        _ => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+    }
+}

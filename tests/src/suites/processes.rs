@@ -1,0 +1,211 @@
+//! Programs: how they start, what they say, how they end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use guestline_client::{Child, ErrorReason, Event, SignalTarget};
+
+use super::{isolation::shell, refusal};
+use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+
+const SIGINT: u8 = 3;
+
+cases![
+    every_exit_code_is_exact,
+    the_signal_that_killed_is_told,
+    stdout_and_stderr_come_apart,
+    arguments_are_never_split_or_joined,
+    all_output_comes_before_the_exit,
+    a_background_child_does_not_hold_the_exit,
+    a_reader_that_stalls_stalls_only_its_own_program,
+    stdin_is_passed_on_and_closed,
+    stdin_that_nobody_wants_hides_no_exit,
+    what_cannot_be_started_says_at_which_step,
+    a_timeout_ends_the_whole_group,
+    a_client_that_vanishes_ends_its_program,
+    a_terminal_is_one,
+    signals_reach_the_group,
+];
+
+/// Promise 18.
+async fn every_exit_code_is_exact(target: &Target) -> Outcome {
+    let alice = target.user("alice");
+    for code in [0, 1, 2, 3, 77, 126, 127, 128, 200, 255] {
+        let status = alice.shell(format!("exit {code}")).output().await?.status;
+        ensure!(status.code == Some(code) && status.signal.is_none(), "exit {code} gave {status:?}");
+    }
+    Ok(())
+}
+
+/// Promise 18.
+async fn the_signal_that_killed_is_told(target: &Target) -> Outcome {
+    let alice = target.user("alice");
+    for signal in [1, 2, 3, 6, 9, 13, 15, 34] {
+        let status = alice.shell(format!("kill -{signal} $$")).output().await?.status;
+        ensure!(status.signal == Some(signal) && status.code.is_none(), "signal {signal} gave {status:?}");
+    }
+    Ok(())
+}
+
+async fn stdout_and_stderr_come_apart(target: &Target) -> Outcome {
+    let output = target.user("bob").shell("echo out; echo err >&2; exit 3").output().await?;
+    ensure!(output.stdout == b"out\n" && output.stderr == b"err\n" && output.status.code == Some(3), "{output:?}");
+    Ok(())
+}
+
+async fn arguments_are_never_split_or_joined(target: &Target) -> Outcome {
+    let arguments = ["a b", "", "$HOME", "*", "'\"\\"];
+    let output = target.user("alice").command("printf").arg("[%s]").args(arguments).output().await?;
+    ensure!(output.stdout == b"[a b][][$HOME][*]['\"\\]", "{:?}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
+/// Promise 20, with what fits into a test's time.
+async fn all_output_comes_before_the_exit(target: &Target) -> Outcome {
+    const BYTES: usize = 64 << 20;
+    let alice = target.user("alice");
+    let mut child = alice.shell(format!("head -c {BYTES} /dev/zero; printf end")).spawn().await?;
+    let (mut length, mut last) = (0, Vec::new());
+    let status = loop {
+        match child.event().await? {
+            Event::Stdout(bytes) => {
+                length += bytes.len();
+                last = bytes[bytes.len().saturating_sub(3)..].to_vec();
+            }
+            Event::Stderr(bytes) => bail!("stderr: {}", String::from_utf8_lossy(&bytes)),
+            Event::Exited(status) => break status,
+        }
+    };
+    ensure!(status.success() && length == BYTES + 3, "{length} bytes, {status:?}");
+    ensure!(last.ends_with(b"d"), "the end is missing");
+    Ok(())
+}
+
+/// Promise 17.
+async fn a_background_child_does_not_hold_the_exit(target: &Target) -> Outcome {
+    let alice = target.user("alice");
+    let start = Instant::now();
+    let output = alice.shell("sleep 1000 & echo $!").output().await?;
+    ensure!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+    ensure!(output.status.success() && output.status.output_held, "{:?}", output.status);
+    let pid = String::from_utf8(output.stdout)?.trim().to_owned();
+    let (lives, _) = shell(&alice, &format!("kill -0 {pid} && kill {pid}")).await?;
+    ensure!(lives, "the background child was gone");
+    Ok(())
+}
+
+/// Promise 19, in small.
+async fn a_reader_that_stalls_stalls_only_its_own_program(target: &Target) -> Outcome {
+    let alice = target.user("alice");
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        stalled.push(alice.command("yes").spawn().await?);
+    }
+    let (ok, _) = shell(&alice, "head -c 20000000 /dev/zero | wc -c").await?;
+    ensure!(ok);
+    let output = alice.shell("head -c 20000000 /dev/zero").output().await?;
+    ensure!(output.stdout.len() == 20_000_000, "{} bytes beside stalled readers", output.stdout.len());
+    Ok(())
+}
+
+async fn stdin_is_passed_on_and_closed(target: &Target) -> Outcome {
+    let content = super::files::pattern(5_000_000);
+    let output = target.user("alice").command("cat").input(content.clone()).output().await?;
+    ensure!(output.stdout == content, "cat gave back {} bytes", output.stdout.len());
+    Ok(())
+}
+
+/// Promise 24.
+async fn stdin_that_nobody_wants_hides_no_exit(target: &Target) -> Outcome {
+    let alice = target.user("alice");
+    // Open stdin, nobody writes.
+    let status = alice.shell("exit 4").stdin(true).spawn().await?.wait().await?;
+    ensure!(status.code == Some(4), "{status:?}");
+    // The child closes its stdin, and 5 MB come.
+    let output = alice.shell("exec <&-; exit 5").input(super::files::pattern(5_000_000)).output().await?;
+    ensure!(output.status.code == Some(5), "{:?}", output.status);
+    Ok(())
+}
+
+async fn what_cannot_be_started_says_at_which_step(target: &Target) -> Outcome {
+    let alice = target.user("alice");
+    alice.files().write("plain", "not a program").await?;
+    let missing = alice.command("no-such-program").output().await;
+    let forbidden = alice.command("./plain").output().await;
+    let nowhere = alice.command("true").current_dir("/no/such").output().await;
+    let shut = alice.command("true").current_dir("/root").output().await;
+    for (result, step, errno) in [(missing, "exec", 2), (forbidden, "exec", 13), (nowhere, "directory", 2), (shut, "directory", 13)] {
+        let error = refusal(step, result)?;
+        let text = format!("{error:?}");
+        ensure!(error.errno() == Some(errno) && text.contains(step), "expected {step} and {errno}: {text}");
+    }
+    let error = refusal("no command", alice.command("").output().await)?;
+    ensure!(matches!(error.reason(), Some(ErrorReason::InvalidArgument | ErrorReason::NotFound)), "{error:?}");
+    Ok(())
+}
+
+async fn a_timeout_ends_the_whole_group(target: &Target) -> Outcome {
+    let alice = target.user("alice");
+    let start = Instant::now();
+    let output = alice.shell("echo $$; trap '' TERM; sleep 1000 & sleep 1000").timeout(Duration::from_secs(1)).output().await?;
+    ensure!(output.status.timed_out, "{:?}", output.status);
+    ensure!(start.elapsed() < Duration::from_secs(15), "it took {:?}", start.elapsed());
+    let group = String::from_utf8(output.stdout)?.trim().to_owned();
+    group_is_gone(target, &group).await
+}
+
+async fn a_client_that_vanishes_ends_its_program(target: &Target) -> Outcome {
+    let mut child = target.user("alice").shell("echo $$; sleep 1000").spawn().await?;
+    let group = first_line(&mut child).await?;
+    drop(child);
+    group_is_gone(target, &group).await
+}
+
+/// Promise 21.
+async fn a_terminal_is_one(target: &Target) -> Outcome {
+    let alice = target.user("alice");
+    let mut child = alice.shell("tty; stty size; cat").terminal("vt100", 100, 30).spawn().await?;
+    let mut screen = String::new();
+    let mut show = async |until: &str, child: &mut Child| -> anyhow::Result<()> {
+        while !screen.contains(until) {
+            match tokio::time::timeout(Duration::from_secs(20), child.event()).await.with_context(|| format!("waiting for {until:?} after {screen:?}"))?? {
+                Event::Stdout(bytes) => screen.push_str(&String::from_utf8_lossy(&bytes)),
+                other => bail!("{other:?} after {screen:?}"),
+            }
+        }
+        Ok(())
+    };
+    show("/dev/pts/", &mut child).await?;
+    show("30 100", &mut child).await?;
+    child.input().write("typed\n").await;
+    show("typed\r\ntyped\r\n", &mut child).await?;
+    // ^C, which the terminal turns into SIGINT for the foreground group.
+    child.input().write(vec![SIGINT]).await;
+    let status = child.wait().await?;
+    ensure!(status.signal == Some(2) || status.code == Some(130), "{status:?}");
+    Ok(())
+}
+
+async fn signals_reach_the_group(target: &Target) -> Outcome {
+    let mut child = target.user("alice").shell("echo $$; sleep 1000; echo woken").spawn().await?;
+    let group = first_line(&mut child).await?;
+    child.input().signal(15, SignalTarget::Group).await;
+    let status = child.wait().await?;
+    ensure!(status.signal == Some(15), "{status:?}");
+    group_is_gone(target, &group).await
+}
+
+async fn first_line(child: &mut Child) -> anyhow::Result<String> {
+    match child.event().await? {
+        Event::Stdout(line) => Ok(String::from_utf8(line.to_vec())?.trim().to_owned()),
+        other => bail!("expected a line, got {other:?}"),
+    }
+}
+
+async fn group_is_gone(target: &Target, group: &str) -> Outcome {
+    let alice = target.user("alice");
+    eventually("the process group is gone", Duration::from_secs(10), || async {
+        Ok(!shell(&alice, &format!("kill -0 -{group} 2>/dev/null")).await?.0)
+    })
+    .await
+}
