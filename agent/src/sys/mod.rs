@@ -4,3 +4,7 @@
     unsafe_code,
     reason = "this is the room for it; everything else denies it"
 )]
+
+mod rename;
+
+pub(crate) use rename::{RenameFlags, renameat2};
