@@ -3,6 +3,7 @@
 
 mod blocking;
 mod network;
+mod files;
 mod status;
 mod system;
 

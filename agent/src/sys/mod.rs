@@ -8,3 +8,6 @@
 pub(crate) mod descriptors;
 pub(crate) mod identity;
 pub(crate) mod readiness;
+mod rename;
+
+pub(crate) use rename::{RenameFlags, renameat2};

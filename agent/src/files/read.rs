@@ -1,0 +1,191 @@
+//! The bytes of a regular file or block device, in chunks.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use guestline_proto::MAX_CHUNK_SIZE;
+use nix::{errno::Errno, libc};
+
+use super::{
+    error::{At, FileError, Operation},
+    metadata::{Kind, Metadata, stat},
+};
+
+/// The first chunk where the size is not known, or false as in /proc; doubled as long as they are filled.
+const FIRST_CHUNK_SIZE: usize = 64 * 1024;
+
+/// Which part of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    pub(crate) offset: u64,
+    /// Absent: to the end.
+    pub(crate) length: Option<u64>,
+}
+
+/// An open file that is read once, from start to end.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    path: PathBuf,
+    file: File,
+    metadata: Metadata,
+    /// How much more may be given.
+    wanted: u64,
+    /// How much more the file should have by its size.
+    expected: u64,
+    chunk_size: usize,
+}
+
+impl Reader {
+    /// Opens a file. What is no file is refused before it is opened: opening a device can do things, and a FIFO waits.
+    pub(crate) fn open(path: &Path, range: Range) -> Result<Self, FileError> {
+        check(path, &stat(path, true)?)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
+            .open(path)
+            .at(Operation::Open, path)?;
+        let metadata = Metadata::of_open(&file).at(Operation::Stat, path)?;
+        // Another file may have taken the name between the two.
+        check(path, &metadata)?;
+        let mut wanted = range.length.unwrap_or(u64::MAX);
+        if range.offset > i64::MAX as u64 {
+            // Past the end of any file.
+            wanted = 0;
+        } else if range.offset > 0 {
+            let to = SeekFrom::Start(range.offset);
+            file.seek(to).at(Operation::Read, path)?;
+        }
+        Ok(Self {
+            path: path.into(),
+            file,
+            expected: metadata.size.saturating_sub(range.offset),
+            metadata,
+            wanted,
+            chunk_size: FIRST_CHUNK_SIZE,
+        })
+    }
+
+    /// What was opened.
+    pub(crate) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The next bytes, at most [`MAX_CHUNK_SIZE`]; `None` at the end.
+    pub(crate) fn next_chunk(&mut self) -> Result<Option<Bytes>, FileError> {
+        let size = match usize::try_from(self.expected) {
+            Ok(0) => self.chunk_size,
+            Ok(expected) => expected.min(MAX_CHUNK_SIZE),
+            Err(_) => MAX_CHUNK_SIZE,
+        };
+        let size = size.min(usize::try_from(self.wanted).unwrap_or(usize::MAX));
+        // Fresh zero pages from the kernel for large ones: they are not written twice.
+        let mut chunk = vec![0; size];
+        let read = read(&mut self.file, &mut chunk).at(Operation::Read, &self.path)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        if read == self.chunk_size {
+            self.chunk_size = (self.chunk_size * 2).min(MAX_CHUNK_SIZE);
+        }
+        self.wanted -= read as u64;
+        self.expected = self.expected.saturating_sub(read as u64);
+        chunk.truncate(read);
+        Ok(Some(chunk.into()))
+    }
+}
+
+fn read(file: &mut File, chunk: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn check(path: &Path, metadata: &Metadata) -> Result<(), FileError> {
+    match metadata.kind {
+        Kind::Regular | Kind::BlockDevice => Ok(()),
+        Kind::Directory => Err(Errno::EISDIR).at(Operation::Read, path),
+        Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::CharacterDevice | Kind::Unknown => {
+            Err(FileError::SpecialFile { path: path.into() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::{sys::stat::Mode, unistd::mkfifo};
+
+    use super::*;
+
+    const ALL: Range = Range {
+        offset: 0,
+        length: None,
+    };
+
+    fn read_all(path: &Path, range: Range) -> Result<Vec<u8>, FileError> {
+        let mut reader = Reader::open(path, range)?;
+        let mut content = Vec::new();
+        while let Some(chunk) = reader.next_chunk()? {
+            assert!(chunk.len() <= MAX_CHUNK_SIZE);
+            content.extend_from_slice(&chunk);
+        }
+        Ok(content)
+    }
+
+    #[test]
+    fn a_file_of_proc_with_a_false_size_is_read_to_its_end() {
+        for path in ["/proc/filesystems", "/proc/kallsyms", "/proc/self/environ"] {
+            let path = Path::new(path);
+            assert_eq!(fs::metadata(path).unwrap().len(), 0);
+            assert_eq!(read_all(path, ALL).unwrap(), fs::read(path).unwrap());
+        }
+    }
+
+    #[test]
+    fn offset_and_length_are_honoured_across_chunks() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let content: Vec<u8> = (0..3 * MAX_CHUNK_SIZE + 5)
+            .map(|n| (n % 251) as u8)
+            .collect();
+        fs::write(&path, &content).unwrap();
+        assert!(read_all(&path, ALL).unwrap() == content);
+        let range = |offset, length| Range { offset, length };
+        let part = read_all(&path, range(7, Some(2 * MAX_CHUNK_SIZE as u64))).unwrap();
+        assert!(part == content[7..7 + 2 * MAX_CHUNK_SIZE]);
+        let end = content.len() as u64;
+        assert_eq!(read_all(&path, range(end - 3, Some(9))).unwrap().len(), 3);
+        for past in [end, end + 1, u64::MAX] {
+            assert!(read_all(&path, range(past, None)).unwrap().is_empty());
+        }
+        assert!(read_all(&path, range(0, Some(0))).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_without_opening_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        mkfifo(&fifo, Mode::from_bits_truncate(0o600)).unwrap();
+        for path in [fifo.as_path(), Path::new("/dev/zero")] {
+            let error = Reader::open(path, ALL).unwrap_err();
+            assert_eq!(error, FileError::SpecialFile { path: path.into() });
+        }
+        let error = Reader::open(directory.path(), ALL).unwrap_err();
+        assert!(matches!(
+            error,
+            FileError::Refused {
+                errno: Errno::EISDIR,
+                ..
+            }
+        ));
+    }
+}
