@@ -2,4 +2,5 @@
 //! (`files`, `processes`, `system`, `network`), and converts back. The domain knows neither tonic nor the proto types.
 
 mod blocking;
+mod processes;
 mod status;

@@ -4,3 +4,8 @@
     unsafe_code,
     reason = "this is the room for it; everything else denies it"
 )]
+
+pub(crate) mod child;
+pub(crate) mod readiness;
+pub(crate) mod spawn;
+pub(crate) mod terminal;
