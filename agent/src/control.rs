@@ -108,7 +108,8 @@ impl ControlSocket {
     /// Takes one end of a pair. Must be called within a tokio runtime.
     pub(crate) fn new(fd: OwnedFd) -> Result<Self, ControlError> {
         descriptors::set_nonblocking(&fd).map_err(ControlError::Socket)?;
-        let fd = watch(fd).map_err(|error| ControlError::Socket(errno_of(&error)))?;
+        let fd = watch(fd, Interest::READABLE)
+            .map_err(|error| ControlError::Socket(errno_of(&error)))?;
         Ok(Self(fd))
     }
 

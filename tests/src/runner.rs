@@ -50,7 +50,10 @@ pub async fn run(target: &Target, cases: &[Case], filter: &str) -> Tally {
         }
         let result = match tokio::time::timeout(CASE_DEADLINE, (case.run)(target)).await {
             Ok(result) => result,
-            Err(_) => Err(anyhow::anyhow!("did not end within {} s", CASE_DEADLINE.as_secs())),
+            Err(_) => Err(anyhow::anyhow!(
+                "did not end within {} s",
+                CASE_DEADLINE.as_secs()
+            )),
         };
         match result {
             Ok(()) => {

@@ -48,13 +48,23 @@ impl Target {
     /// The agent's binary over a Unix socket. Needs root for the namespace.
     pub async fn local(agent: &Path) -> anyhow::Result<Self> {
         // The binary must be reachable for the users too, and /root is hidden in the namespace.
-        let folder = tempfile::Builder::new().prefix("guestline-").tempdir_in("/var/tmp")?;
+        let folder = tempfile::Builder::new()
+            .prefix("guestline-")
+            .tempdir_in("/var/tmp")?;
         let binary = folder.path().join("guestline-agent");
         fs::copy(agent, &binary).with_context(|| format!("cannot copy {}", agent.display()))?;
         fs::write(folder.path().join("passwd"), PASSWD)?;
         fs::write(folder.path().join("group"), GROUP)?;
         let child = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-c", NAMESPACE, "sh"])
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                NAMESPACE,
+                "sh",
+            ])
             .args([folder.path(), &binary])
             .stdin(Stdio::null())
             .stderr(fs::File::create(folder.path().join("agent.log"))?)
@@ -65,17 +75,28 @@ impl Target {
         let end = Instant::now() + Duration::from_secs(10);
         while !socket.exists() {
             if owner.child.try_wait()?.is_some() || Instant::now() > end {
-                bail!("the agent did not start: {}", fs::read_to_string(owner.log()).unwrap_or_default());
+                bail!(
+                    "the agent did not start: {}",
+                    fs::read_to_string(owner.log()).unwrap_or_default()
+                );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let endpoint = format!("unix:{}", socket.display()).parse()?;
-        Ok(Self { name: "local", endpoint, _owner: Some(owner) })
+        Ok(Self {
+            name: "local",
+            endpoint,
+            _owner: Some(owner),
+        })
     }
 
     /// A machine that answers at this endpoint.
     pub fn machine(name: &'static str, endpoint: Endpoint) -> Self {
-        Self { name, endpoint, _owner: None }
+        Self {
+            name,
+            endpoint,
+            _owner: None,
+        }
     }
 
     /// "local", "minimal" or "debian".

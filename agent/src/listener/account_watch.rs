@@ -3,6 +3,8 @@
 
 use std::{io, os::fd::AsFd};
 
+use tokio::io::Interest;
+
 use crate::sys::readiness;
 use nix::{
     errno::Errno,
@@ -17,7 +19,7 @@ pub(super) fn watch(changed: impl Fn() + Send) -> io::Result<impl Future<Output 
         "/etc",
         AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE,
     )?;
-    let ready_fd = readiness::watch(inotify.as_fd().try_clone_to_owned()?)?;
+    let ready_fd = readiness::watch(inotify.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
     Ok(async move {
         while let Ok(mut ready) = ready_fd.readable().await {
             match inotify.read_events() {

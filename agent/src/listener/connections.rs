@@ -8,7 +8,7 @@ use std::{
 };
 
 use guestline_proto::hello::{RefusalReason, Reply, Username};
-use tokio::{task::AbortHandle, time::timeout};
+use tokio::{io::Interest, task::AbortHandle, time::timeout};
 
 use super::{
     opening::{self, Opening, OpeningError},
@@ -59,7 +59,7 @@ impl Connections {
     }
 
     async fn greet(self, socket: OwnedFd) {
-        let socket = match watch(socket) {
+        let socket = match watch(socket, Interest::READABLE) {
             Ok(socket) => socket,
             Err(error) => return tracing::error!(%error, "cannot watch a connection"),
         };

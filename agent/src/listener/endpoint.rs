@@ -108,7 +108,7 @@ impl Endpoint {
                 })?
             }
         };
-        let socket = watch(socket).map_err(EndpointError::Accept)?;
+        let socket = watch(socket, Interest::READABLE).map_err(EndpointError::Accept)?;
         Ok(Self {
             socket,
             address: address.clone(),

@@ -113,7 +113,7 @@ mod tests {
     fn pair() -> (AsyncFd<OwnedFd>, OwnedFd) {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, peers) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags).unwrap();
-        (watch(ours).unwrap(), peers)
+        (watch(ours, tokio::io::Interest::READABLE).unwrap(), peers)
     }
 
     fn rest(socket: &AsyncFd<OwnedFd>) -> Vec<u8> {

@@ -2,12 +2,15 @@
 //! (`files`, `processes`, `system`, `network`), and converts back. The domain knows neither tonic nor the proto types.
 
 mod blocking;
-mod network;
 mod files;
+mod network;
+mod processes;
 mod status;
 mod system;
 
+pub(crate) use files::FilesService;
 pub(crate) use network::NetworkService;
+pub(crate) use processes::ProcessesService;
 pub(crate) use system::SystemService;
 
 use guestline_proto::v1::ErrorReason;

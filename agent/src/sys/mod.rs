@@ -5,9 +5,12 @@
     reason = "this is the room for it; everything else denies it"
 )]
 
+pub(crate) mod child;
 pub(crate) mod descriptors;
 pub(crate) mod identity;
 pub(crate) mod readiness;
 mod rename;
+pub(crate) mod spawn;
+pub(crate) mod terminal;
 
 pub(crate) use rename::{RenameFlags, renameat2};

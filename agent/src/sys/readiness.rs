@@ -1,12 +1,12 @@
-//! Descriptors that the runtime waits for.
+//! Descriptors whose readiness the runtime watches.
 
 use std::{io, os::fd::OwnedFd};
 
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
-/// Has the runtime watch a descriptor, which must not block.
-pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd is one open descriptor, the same number until it is dropped, which is after its registration.
-    let watched = unsafe { AsyncFd::register(fd) };
-    Ok(watched?)
+/// Watches the descriptor until the result is dropped, which closes it. Must be called on a runtime.
+pub(crate) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd names one descriptor, always the same, which stays open for as long as the result owns it.
+    let watched = unsafe { AsyncFd::register_with_interest(descriptor, interest) };
+    watched.map_err(io::Error::from)
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::{errno::Errno, sys::uio::writev, unistd};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
 use tonic::transport::server::Connected;
 
 use super::activity::ConnectionGuard;
@@ -25,7 +25,7 @@ impl HandedSocket {
     pub(super) fn new(fd: OwnedFd, open: ConnectionGuard) -> io::Result<Self> {
         descriptors::set_nonblocking(&fd)?;
         Ok(Self {
-            fd: watch(fd)?,
+            fd: watch(fd, Interest::READABLE | Interest::WRITABLE)?,
             _open: open,
         })
     }

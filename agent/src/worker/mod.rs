@@ -113,7 +113,7 @@ impl Worker {
     /// Serves until the listener retires it, or, drained or orphaned, until its work is done.
     async fn run(self) -> Result<(), ControlError> {
         let registry = ProcessRegistry::default();
-        let activity = Activity::new(registry.live_changes());
+        let activity = Activity::new(registry.watch_live());
         let (sockets, incoming) = mpsc::channel(SOCKET_QUEUE);
         let (drain, draining) = tokio::sync::oneshot::channel();
         let mut drain = Some(drain);

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use guestline_proto::{
-    FILE_DESCRIPTOR_SET,
+    FILE_DESCRIPTOR_SET, MAX_MESSAGE_SIZE,
     http2::{CONNECTION_WINDOW, MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, STREAM_WINDOW},
-    v1::{network_server::NetworkServer, system_server::SystemServer},
+    v1::{
+        files_server::FilesServer, network_server::NetworkServer,
+        processes_server::ProcessesServer, system_server::SystemServer,
+    },
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -15,7 +18,7 @@ use super::handed::HandedSocket;
 use crate::{
     control::Services,
     processes::ProcessRegistry,
-    rpc::{NetworkService, SystemService, switched_on},
+    rpc::{FilesService, NetworkService, ProcessesService, SystemService, switched_on},
     system::accounts::Account,
 };
 
@@ -31,6 +34,10 @@ pub(super) async fn serve(
     sockets: mpsc::Receiver<HandedSocket>,
     draining: oneshot::Receiver<()>,
 ) -> Result<(), tonic::transport::Error> {
+    let files = FilesServer::new(FilesService::new(account.home.clone()));
+    let files = files.max_decoding_message_size(MAX_MESSAGE_SIZE);
+    let processes = ProcessesServer::new(ProcessesService::new(Arc::clone(&account), registry));
+    let processes = processes.max_decoding_message_size(MAX_MESSAGE_SIZE);
     let system = SystemServer::new(SystemService::new(account));
     let network = NetworkServer::new(NetworkService);
 
@@ -50,6 +57,11 @@ pub(super) async fn serve(
         .max_frame_size(MAX_FRAME_SIZE)
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .http2_max_header_list_size(MAX_HEADER_LIST)
+        .add_service(InterceptedService::new(files, switched_on(services.files)))
+        .add_service(InterceptedService::new(
+            processes,
+            switched_on(services.processes),
+        ))
         .add_service(InterceptedService::new(
             system,
             switched_on(services.system),

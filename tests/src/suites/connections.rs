@@ -29,8 +29,15 @@ async fn an_unknown_user_is_an_error_of_the_first_operation(target: &Target) -> 
     // Naming the user does nothing yet.
     let nobody = target.user("mallory");
     match refusal("stat as mallory", nobody.files().stat("/").await)? {
-        Error::Refused { reason: Some(RefusalReason::UserNotFound), text, .. } => {
-            ensure!(text.contains("mallory"), "the text does not name the user: {text}");
+        Error::Refused {
+            reason: Some(RefusalReason::UserNotFound),
+            text,
+            ..
+        } => {
+            ensure!(
+                text.contains("mallory"),
+                "the text does not name the user: {text}"
+            );
             Ok(())
         }
         other => Err(other.into()),
@@ -39,7 +46,16 @@ async fn an_unknown_user_is_an_error_of_the_first_operation(target: &Target) -> 
 
 async fn a_number_is_not_a_user(target: &Target) -> Outcome {
     let error = refusal("stat as 1000", target.user("1000").files().stat("/").await)?;
-    ensure!(matches!(error, Error::Refused { reason: Some(RefusalReason::UserNotFound), .. }), "{error:?}");
+    ensure!(
+        matches!(
+            error,
+            Error::Refused {
+                reason: Some(RefusalReason::UserNotFound),
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     Ok(())
 }
 
@@ -47,19 +63,32 @@ async fn nobody_listening_is_said_with_the_endpoint(_: &Target) -> Outcome {
     let endpoint: Endpoint = "unix:/nonexistent/agent.sock".parse()?;
     let error = refusal("stat", Vm::new(endpoint).files().stat("/").await)?;
     ensure!(matches!(error, Error::Connect { .. }), "{error:?}");
-    ensure!(error.to_string().contains("/nonexistent/agent.sock"), "{error}");
+    ensure!(
+        error.to_string().contains("/nonexistent/agent.sock"),
+        "{error}"
+    );
     Ok(())
 }
 
 async fn each_wrong_hello_gets_its_answer(target: &Target) -> Outcome {
     let long = "x".repeat(1 << 20);
-    let wrong = ["GET / HTTP/1.1\n", "guestline/9 user=alice\n", "guestline/1\n", "guestline/1 user=a/b\n", &long];
+    let wrong = [
+        "GET / HTTP/1.1\n",
+        "guestline/9 user=alice\n",
+        "guestline/1\n",
+        "guestline/1 user=a/b\n",
+        &long,
+    ];
     for hello in wrong {
         let mut peer = connect(target).await?;
         // The agent closes as soon as it knows, which may be before all is sent.
         let _ = peer.write_all(hello.as_bytes()).await;
         let answer = answer(&mut peer).await?;
-        ensure!(answer.starts_with("error bad-hello "), "to {:.20?} it said {answer:?}", hello);
+        ensure!(
+            answer.starts_with("error bad-hello "),
+            "to {:.20?} it said {answer:?}",
+            hello
+        );
     }
     Ok(())
 }
@@ -70,7 +99,11 @@ async fn a_silent_peer_is_closed_within_its_time(target: &Target) -> Outcome {
     let start = Instant::now();
     let answer = answer(&mut peer).await?;
     ensure!(answer.starts_with("error bad-hello "), "{answer:?}");
-    ensure!(start.elapsed() < Duration::from_secs(8), "it took {:?}", start.elapsed());
+    ensure!(
+        start.elapsed() < Duration::from_secs(8),
+        "it took {:?}",
+        start.elapsed()
+    );
     Ok(())
 }
 
@@ -79,22 +112,36 @@ async fn a_flood_of_silent_peers_keeps_nobody_out(target: &Target) -> Outcome {
     for _ in 0..200 {
         silent.push(connect(target).await?);
     }
-    target.user("alice").files().stat("/").await.context("behind 200 silent connections")?;
+    target
+        .user("alice")
+        .files()
+        .stat("/")
+        .await
+        .context("behind 200 silent connections")?;
     Ok(())
 }
 
 async fn bytes_glued_behind_the_hello_are_not_lost(target: &Target) -> Outcome {
     let mut peer = connect(target).await?;
     // HTTP/2's preface and an empty SETTINGS frame (RFC 9113, 3.4), in one write with the hello.
-    peer.write_all(b"guestline/1 user=alice\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+    peer.write_all(b"guestline/1 user=alice\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\n") {
         answer.push(peer.read_u8().await?);
     }
-    ensure!(answer.starts_with(b"ok version="), "{:?}", String::from_utf8_lossy(&answer));
+    ensure!(
+        answer.starts_with(b"ok version="),
+        "{:?}",
+        String::from_utf8_lossy(&answer)
+    );
     let mut frame = [0; 9];
     tokio::time::timeout(Duration::from_secs(5), peer.read_exact(&mut frame)).await??;
-    ensure!(frame[3] == 4, "expected the server's SETTINGS frame, got type {}", frame[3]);
+    ensure!(
+        frame[3] == 4,
+        "expected the server's SETTINGS frame, got type {}",
+        frame[3]
+    );
     Ok(())
 }
 
@@ -104,10 +151,16 @@ async fn connect(target: &Target) -> anyhow::Result<UnixStream> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(UnixStream::connect(path).await?);
     }
-    let rest = text.strip_prefix("hybrid:").with_context(|| format!("no raw connection to {text}"))?;
-    let (path, port) = rest.rsplit_once(':').context("a hybrid endpoint has a port")?;
+    let rest = text
+        .strip_prefix("hybrid:")
+        .with_context(|| format!("no raw connection to {text}"))?;
+    let (path, port) = rest
+        .rsplit_once(':')
+        .context("a hybrid endpoint has a port")?;
     let mut stream = UnixStream::connect(PathBuf::from(path)).await?;
-    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    stream
+        .write_all(format!("CONNECT {port}\n").as_bytes())
+        .await?;
     while stream.read_u8().await? != b'\n' {}
     Ok(stream)
 }
@@ -115,7 +168,10 @@ async fn connect(target: &Target) -> anyhow::Result<UnixStream> {
 async fn answer(peer: &mut UnixStream) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     let read = peer.take(2048).read_to_end(&mut bytes);
-    match tokio::time::timeout(Duration::from_secs(10), read).await.context("no answer within 10 s")? {
+    match tokio::time::timeout(Duration::from_secs(10), read)
+        .await
+        .context("no answer within 10 s")?
+    {
         // Closed with bytes of ours unread.
         Err(error) if bytes.is_empty() => Err(error.into()),
         _ => Ok(String::from_utf8_lossy(&bytes).into_owned()),

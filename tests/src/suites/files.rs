@@ -38,10 +38,18 @@ cases![
 async fn what_is_written_is_read(target: &Target) -> Outcome {
     for name in ["root", "alice", "bob"] {
         let files = target.user(name).files();
-        files.write("hello.txt", format!("hello from {name}")).await?;
+        files
+            .write("hello.txt", format!("hello from {name}"))
+            .await?;
         ensure!(files.read("hello.txt").await? == format!("hello from {name}").as_bytes());
         ensure!(files.stat("hello.txt").await?.mode == 0o644);
-        ensure!(files.read_dir("/").await?.iter().any(|entry| entry.name() == Path::new("proc")));
+        ensure!(
+            files
+                .read_dir("/")
+                .await?
+                .iter()
+                .any(|entry| entry.name() == Path::new("proc"))
+        );
     }
     Ok(())
 }
@@ -50,13 +58,19 @@ async fn a_megabyte_file_goes_both_ways_whole(target: &Target) -> Outcome {
     let files = target.user("alice").files();
     let content = pattern(10_000_019);
     files.write("big", content.clone()).await?;
-    ensure!(files.read("big").await? == content, "the bytes that came back are others");
+    ensure!(
+        files.read("big").await? == content,
+        "the bytes that came back are others"
+    );
     let mut part = files.open_range("big", 5_000_000, Some(1_000)).await?;
     let mut bytes = Vec::new();
     while let Some(chunk) = part.chunk().await? {
         bytes.extend_from_slice(&chunk);
     }
-    ensure!(bytes == content[5_000_000..5_001_000], "the range is another");
+    ensure!(
+        bytes == content[5_000_000..5_001_000],
+        "the range is another"
+    );
     files.remove_file("big").await?;
     Ok(())
 }
@@ -65,12 +79,27 @@ async fn bad_paths_are_typed_errors(target: &Target) -> Outcome {
     let files = target.user("alice").files();
     expect_errno("reading nothing", files.read("no/such").await, ENOENT)?;
     expect_errno("reading a folder", files.read("/etc").await, EISDIR)?;
-    expect_errno("listing a file", files.read_dir("/etc/passwd").await, ENOTDIR)?;
-    expect_errno("writing a folder", files.write("/home/alice", "x").await, EISDIR)?;
-    expect_errno("writing without a parent", files.write("no/parent", "x").await, ENOENT)?;
+    expect_errno(
+        "listing a file",
+        files.read_dir("/etc/passwd").await,
+        ENOTDIR,
+    )?;
+    expect_errno(
+        "writing a folder",
+        files.write("/home/alice", "x").await,
+        EISDIR,
+    )?;
+    expect_errno(
+        "writing without a parent",
+        files.write("no/parent", "x").await,
+        ENOENT,
+    )?;
     for path in ["", "a\0b"] {
         let error = refusal("an impossible path", files.read(path).await)?;
-        ensure!(error.reason() == Some(ErrorReason::InvalidArgument), "{path:?}: {error:?}");
+        ensure!(
+            error.reason() == Some(ErrorReason::InvalidArgument),
+            "{path:?}: {error:?}"
+        );
     }
     Ok(())
 }
@@ -82,24 +111,54 @@ async fn special_files_are_refused_at_once(target: &Target) -> Outcome {
     let start = Instant::now();
     for path in ["fifo", "/dev/zero", "/dev/tty"] {
         let error = refusal(path, alice.files().read(path).await)?;
-        ensure!(error.reason() == Some(ErrorReason::SpecialFile), "reading {path}: {error:?}");
-        let error = refusal(path, alice.files().write_with(path, "x", WriteOptions::truncate()).await)?;
-        ensure!(error.reason() == Some(ErrorReason::SpecialFile), "writing {path}: {error:?}");
+        ensure!(
+            error.reason() == Some(ErrorReason::SpecialFile),
+            "reading {path}: {error:?}"
+        );
+        let error = refusal(
+            path,
+            alice
+                .files()
+                .write_with(path, "x", WriteOptions::truncate())
+                .await,
+        )?;
+        ensure!(
+            error.reason() == Some(ErrorReason::SpecialFile),
+            "writing {path}: {error:?}"
+        );
     }
-    ensure!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+    ensure!(
+        start.elapsed() < Duration::from_secs(10),
+        "it took {:?}",
+        start.elapsed()
+    );
     Ok(())
 }
 
 /// Promise 7.
 async fn proc_files_read_as_cat_prints_them(target: &Target) -> Outcome {
     let alice = target.user("alice");
-    for path in ["/proc/version", "/proc/cpuinfo", "/proc/filesystems", "/proc/sys/kernel/ostype", "/sys/kernel/mm/transparent_hugepage/enabled"] {
+    for path in [
+        "/proc/version",
+        "/proc/cpuinfo",
+        "/proc/filesystems",
+        "/proc/sys/kernel/ostype",
+        "/sys/kernel/mm/transparent_hugepage/enabled",
+    ] {
         let (there, printed) = shell(&alice, &format!("cat {path}")).await?;
         if path.starts_with("/proc") || there {
             // Some frequencies of cpuinfo change from look to look.
             let ours = String::from_utf8(alice.files().read(path).await?)?;
-            let stable = |text: &str| text.lines().filter(|line| !line.contains("MHz")).map(str::to_owned).collect::<Vec<_>>();
-            ensure!(!ours.is_empty() && stable(&ours) == stable(&printed), "{path} differs");
+            let stable = |text: &str| {
+                text.lines()
+                    .filter(|line| !line.contains("MHz"))
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            };
+            ensure!(
+                !ours.is_empty() && stable(&ours) == stable(&printed),
+                "{path} differs"
+            );
         }
     }
     Ok(())
@@ -111,7 +170,12 @@ async fn names_that_are_not_utf8_come_back_byte_for_byte(target: &Target) -> Out
     files.create_dir("odd").await?;
     let name = OsStr::from_bytes(b"a\xff\n\x1b[31m b");
     files.write(Path::new("odd").join(name), "x").await?;
-    let names: Vec<_> = files.read_dir("odd").await?.into_iter().map(|entry| entry.path).collect();
+    let names: Vec<_> = files
+        .read_dir("odd")
+        .await?
+        .into_iter()
+        .map(|entry| entry.path)
+        .collect();
     ensure!(names == [Path::new(name)], "{names:?}");
     Ok(())
 }
@@ -123,36 +187,65 @@ async fn a_vanished_writer_leaves_the_old_content_and_no_trace(target: &Target) 
     files.create_dir("torn").await?;
     files.write("torn/file", "old").await?;
     for options in [WriteOptions::replace(), WriteOptions::create_new()] {
-        let path = if options == WriteOptions::replace() { "torn/file" } else { "torn/new" };
+        let path = if options == WriteOptions::replace() {
+            "torn/file"
+        } else {
+            "torn/new"
+        };
         let mut writer = files.create(path, options).await?;
         writer.write(pattern(3_000_000)).await?;
         // Gone without `finish`.
         drop(writer);
     }
-    eventually("the folder is as before", Duration::from_secs(10), || async {
-        let names: Vec<_> = files.read_dir("torn").await?.into_iter().map(|entry| entry.path).collect();
-        Ok(names == [Path::new("file")])
-    })
+    eventually(
+        "the folder is as before",
+        Duration::from_secs(10),
+        || async {
+            let names: Vec<_> = files
+                .read_dir("torn")
+                .await?
+                .into_iter()
+                .map(|entry| entry.path)
+                .collect();
+            Ok(names == [Path::new("file")])
+        },
+    )
     .await?;
-    ensure!(files.read("torn/file").await? == b"old", "the old content is gone");
+    ensure!(
+        files.read("torn/file").await? == b"old",
+        "the old content is gone"
+    );
     Ok(())
 }
 
 /// Promise 9, for ENOSPC.
 async fn a_full_disk_leaves_the_old_content(target: &Target) -> Outcome {
     let root = target.user("root");
-    let (mounted, _) = shell(&root, "mkdir -p /root/small && mount -t tmpfs -o size=1m tmpfs /root/small").await?;
+    let (mounted, _) = shell(
+        &root,
+        "mkdir -p /root/small && mount -t tmpfs -o size=1m tmpfs /root/small",
+    )
+    .await?;
     ensure!(mounted, "cannot mount a small file system");
     let result = async {
         let files = root.files();
         files.write("/root/small/file", "old").await?;
-        let error = refusal("writing 4 MiB into 1 MiB", files.write("/root/small/file", pattern(4 << 20)).await)?;
+        let error = refusal(
+            "writing 4 MiB into 1 MiB",
+            files.write("/root/small/file", pattern(4 << 20)).await,
+        )?;
         ensure!(error.reason() == Some(ErrorReason::NoSpace), "{error:?}");
-        ensure!(files.read("/root/small/file").await? == b"old", "the old content is gone");
+        ensure!(
+            files.read("/root/small/file").await? == b"old",
+            "the old content is gone"
+        );
         let names = files.read_dir("/root/small").await?.len();
         ensure!(names == 1, "{names} names are left");
         // What was taken up is given back.
-        files.write("/root/small/file", pattern(512 << 10)).await.context("writing what fits")?;
+        files
+            .write("/root/small/file", pattern(512 << 10))
+            .await
+            .context("writing what fits")?;
         Ok(())
     };
     let result = result.await;
@@ -164,20 +257,46 @@ async fn the_modes_of_writing_do_what_they_say(target: &Target) -> Outcome {
     let files = target.user("alice").files();
     let _ = files.remove_dir_all("modes").await;
     files.create_dir("modes").await?;
-    files.write_with("modes/f", "0123456789", WriteOptions::create_new()).await?;
-    expect_errno("creating it again", files.write_with("modes/f", "x", WriteOptions::create_new()).await, EEXIST)?;
-    files.write_with("modes/f", "ab", WriteOptions::at(4)).await?;
+    files
+        .write_with("modes/f", "0123456789", WriteOptions::create_new())
+        .await?;
+    expect_errno(
+        "creating it again",
+        files
+            .write_with("modes/f", "x", WriteOptions::create_new())
+            .await,
+        EEXIST,
+    )?;
+    files
+        .write_with("modes/f", "ab", WriteOptions::at(4))
+        .await?;
     ensure!(files.read("modes/f").await? == b"0123ab6789");
-    files.write_with("modes/f", "!", WriteOptions::append()).await?;
+    files
+        .write_with("modes/f", "!", WriteOptions::append())
+        .await?;
     ensure!(files.read("modes/f").await? == b"0123ab6789!");
-    files.write_with("modes/f", "short", WriteOptions::truncate()).await?;
+    files
+        .write_with("modes/f", "short", WriteOptions::truncate())
+        .await?;
     ensure!(files.read("modes/f").await? == b"short");
-    shell(&target.user("alice"), "chmod 640 modes/f; ln -sf f modes/link").await?;
+    shell(
+        &target.user("alice"),
+        "chmod 640 modes/f; ln -sf f modes/link",
+    )
+    .await?;
     files.write("modes/link", "through").await?;
-    ensure!(files.lstat("modes/link").await?.is_symlink(), "the link was replaced");
+    ensure!(
+        files.lstat("modes/link").await?.is_symlink(),
+        "the link was replaced"
+    );
     ensure!(files.read("modes/f").await? == b"through");
-    ensure!(files.stat("modes/f").await?.mode == 0o640, "the mode was not kept");
-    files.write_with("modes/a/b/c", "deep", WriteOptions::replace().parents(true)).await?;
+    ensure!(
+        files.stat("modes/f").await?.mode == 0o640,
+        "the mode was not kept"
+    );
+    files
+        .write_with("modes/a/b/c", "deep", WriteOptions::replace().parents(true))
+        .await?;
     ensure!(files.read("modes/a/b/c").await? == b"deep");
     Ok(())
 }
@@ -193,7 +312,10 @@ async fn a_listing_tells_what_it_may_not_enter(target: &Target) -> Outcome {
             None => seen.push(entry.path),
         }
     }
-    ensure!(seen.contains(&"open/f".into()) && seen.contains(&"open".into()), "{seen:?}");
+    ensure!(
+        seen.contains(&"open/f".into()) && seen.contains(&"open".into()),
+        "{seen:?}"
+    );
     ensure!(refused == [("shut".into(), Some(13))], "{refused:?}");
     Ok(())
 }
@@ -203,7 +325,11 @@ async fn five_thousand_entries_are_listed_in_pages(target: &Target) -> Outcome {
     shell(&alice, "rm -rf many; mkdir many; cd many; i=0; while [ $i -lt 5000 ]; do : > f$i; i=$((i+1)); done").await?;
     let entries = alice.files().read_dir("many").await?;
     let distinct: std::collections::BTreeSet<_> = entries.iter().map(|entry| &entry.path).collect();
-    ensure!(distinct.len() == 5000 && entries.len() == 5000, "{} entries", entries.len());
+    ensure!(
+        distinct.len() == 5000 && entries.len() == 5000,
+        "{} entries",
+        entries.len()
+    );
     alice.files().remove_dir_all("many").await?;
     Ok(())
 }
@@ -212,7 +338,11 @@ async fn renames_replace_refuse_and_exchange(target: &Target) -> Outcome {
     let files = target.user("alice").files();
     files.write("a", "A").await?;
     files.write("b", "B").await?;
-    expect_errno("renaming onto b", files.rename("a", "b", RenameMode::NoReplace).await, EEXIST)?;
+    expect_errno(
+        "renaming onto b",
+        files.rename("a", "b", RenameMode::NoReplace).await,
+        EEXIST,
+    )?;
     files.rename("a", "b", RenameMode::Exchange).await?;
     ensure!(files.read("a").await? == b"B" && files.read("b").await? == b"A");
     files.rename("a", "b", RenameMode::Replace).await?;
@@ -224,14 +354,20 @@ async fn a_recursive_removal_does_not_follow_links(target: &Target) -> Outcome {
     let alice = target.user("alice");
     shell(&alice, "rm -rf out tree; mkdir -p out tree/sub; echo keep > out/file; ln -s ../out tree/link; ln -s ../../out tree/sub/link").await?;
     alice.files().remove_dir_all("tree").await?;
-    ensure!(alice.files().read("out/file").await? == b"keep\n", "it followed a link");
+    ensure!(
+        alice.files().read("out/file").await? == b"keep\n",
+        "it followed a link"
+    );
     expect_errno("stat of the tree", alice.files().stat("tree").await, ENOENT)
 }
 
 async fn a_copy_is_equal_and_a_link_stays_one(target: &Target) -> Outcome {
     let alice = target.user("alice");
     shell(&alice, "rm -rf from to; mkdir -p from/sub; echo one > from/f; echo two > from/sub/g; ln -s f from/link").await?;
-    let options = guestline_client::CopyOptions { recursive: true, ..Default::default() };
+    let options = guestline_client::CopyOptions {
+        recursive: true,
+        ..Default::default()
+    };
     let copied = alice.files().copy("from", "to", options).await?;
     ensure!(copied.files == 2 && copied.bytes == 8, "{copied:?}");
     let (same, difference) = shell(&alice, "diff -r from to && readlink to/link").await?;

@@ -23,27 +23,73 @@ cases![
 async fn a_file_of_roots_is_refused_by_every_path(target: &Target) -> Outcome {
     let (root, alice) = (target.user("root"), target.user("alice"));
     let options = WriteOptions::replace().permissions(0o600);
-    root.files().write_with("/root/secret", "roots", options.clone()).await?;
-    root.files().write_with("/var/tmp/secret", "roots", options).await?;
+    root.files()
+        .write_with("/root/secret", "roots", options.clone())
+        .await?;
+    root.files()
+        .write_with("/var/tmp/secret", "roots", options)
+        .await?;
     let _ = alice.files().remove_file("link").await;
     alice.files().symlink("/var/tmp/secret", "link").await?;
-    for path in ["/root/secret", "/var/tmp/secret", "link", "../../var/tmp/secret", "/proc/self/root/var/tmp/secret"] {
-        expect_errno(&format!("reading {path}"), alice.files().read(path).await, EACCES)?;
-        let write = alice.files().write_with(path, "mine", WriteOptions::truncate()).await;
+    for path in [
+        "/root/secret",
+        "/var/tmp/secret",
+        "link",
+        "../../var/tmp/secret",
+        "/proc/self/root/var/tmp/secret",
+    ] {
+        expect_errno(
+            &format!("reading {path}"),
+            alice.files().read(path).await,
+            EACCES,
+        )?;
+        let write = alice
+            .files()
+            .write_with(path, "mine", WriteOptions::truncate())
+            .await;
         expect_errno(&format!("writing {path}"), write, EACCES)?;
-        ensure!(!shell(&alice, &format!("cat {path}")).await?.0, "alice's own shell reads {path}");
+        ensure!(
+            !shell(&alice, &format!("cat {path}")).await?.0,
+            "alice's own shell reads {path}"
+        );
     }
-    expect_errno("listing /root", alice.files().read_dir("/root").await, EACCES)?;
-    ensure!(root.files().read("/var/tmp/secret").await? == b"roots", "the secret changed");
+    expect_errno(
+        "listing /root",
+        alice.files().read_dir("/root").await,
+        EACCES,
+    )?;
+    ensure!(
+        root.files().read("/var/tmp/secret").await? == b"roots",
+        "the secret changed"
+    );
     // The folder is sticky: alice may not remove there what is root's.
-    expect_errno("removing it", alice.files().remove_file("/var/tmp/secret").await, EPERM)?;
+    expect_errno(
+        "removing it",
+        alice.files().remove_file("/var/tmp/secret").await,
+        EPERM,
+    )?;
     Ok(())
 }
 
 async fn bob_cannot_read_what_alice_keeps_and_root_can(target: &Target) -> Outcome {
-    target.user("alice").files().write("diary", "dear diary").await?;
-    expect_errno("bob reading it", target.user("bob").files().read("/home/alice/diary").await, EACCES)?;
-    ensure!(target.user("root").files().read("/home/alice/diary").await? == b"dear diary");
+    target
+        .user("alice")
+        .files()
+        .write("diary", "dear diary")
+        .await?;
+    expect_errno(
+        "bob reading it",
+        target.user("bob").files().read("/home/alice/diary").await,
+        EACCES,
+    )?;
+    ensure!(
+        target
+            .user("root")
+            .files()
+            .read("/home/alice/diary")
+            .await?
+            == b"dear diary"
+    );
     Ok(())
 }
 
@@ -51,30 +97,57 @@ async fn bob_cannot_read_what_alice_keeps_and_root_can(target: &Target) -> Outco
 async fn nothing_of_the_listener_is_within_reach(target: &Target) -> Outcome {
     let (root, alice) = (target.user("root"), target.user("alice"));
     let listener = listener_of(&root).await?;
-    for name in ["mem", "environ", "maps", "root/etc/passwd", "cwd/etc/passwd", "fd/0", "fd/3"] {
+    for name in [
+        "mem",
+        "environ",
+        "maps",
+        "root/etc/passwd",
+        "cwd/etc/passwd",
+        "fd/0",
+        "fd/3",
+    ] {
         let path = format!("/proc/{listener}/{name}");
         expect_errno(&path, alice.files().read(&path).await, EACCES)?;
     }
-    expect_errno("listing fd", alice.files().read_dir(format!("/proc/{listener}/fd")).await, EACCES)?;
-    ensure!(!shell(&alice, &format!("kill -STOP {listener}")).await?.0, "alice stopped the listener");
+    expect_errno(
+        "listing fd",
+        alice.files().read_dir(format!("/proc/{listener}/fd")).await,
+        EACCES,
+    )?;
+    ensure!(
+        !shell(&alice, &format!("kill -STOP {listener}")).await?.0,
+        "alice stopped the listener"
+    );
     Ok(())
 }
 
 /// /proc/self of a worker belongs to its user, as that of any of the user's processes does, and has nothing of root's.
 async fn a_users_own_proc_is_its_own(target: &Target) -> Outcome {
     let alice = target.user("alice");
-    ensure!(alice.files().stat("/proc/self/environ").await?.uid == 1000, "/proc/self is not alice's");
+    ensure!(
+        alice.files().stat("/proc/self/environ").await?.uid == 1000,
+        "/proc/self is not alice's"
+    );
     let status = String::from_utf8(alice.files().read("/proc/self/status").await?)?;
     ensure!(field(&status, "Uid:")? == "1000 1000 1000 1000", "{status}");
     ensure!(field(&status, "CapPrm:")? == "0000000000000000", "{status}");
-    ensure!(alice.files().read("/proc/self/environ").await?.is_empty(), "a worker has an environment");
+    ensure!(
+        alice.files().read("/proc/self/environ").await?.is_empty(),
+        "a worker has an environment"
+    );
     for fd in alice.files().read_dir("/proc/self/fd").await? {
-        let link = alice.files().read_link(format!("/proc/self/fd/{}", fd.name().display())).await;
+        let link = alice
+            .files()
+            .read_link(format!("/proc/self/fd/{}", fd.name().display()))
+            .await;
         // The descriptor of the listing itself is gone by now.
         let Ok(link) = link else { continue };
         let link = link.to_string_lossy().into_owned();
         let harmless = ["socket:", "anon_inode:", "pipe:", "/dev/null", "/proc/"];
-        ensure!(harmless.iter().any(|prefix| link.starts_with(prefix)), "a worker holds {link}");
+        ensure!(
+            harmless.iter().any(|prefix| link.starts_with(prefix)),
+            "a worker holds {link}"
+        );
     }
     Ok(())
 }
@@ -82,12 +155,24 @@ async fn a_users_own_proc_is_its_own(target: &Target) -> Outcome {
 /// Promise 4.
 async fn a_write_clears_the_setuid_bit_as_the_kernel_says(target: &Target) -> Outcome {
     let (root, alice) = (target.user("root"), target.user("alice"));
-    let (made, _) = shell(&root, "echo x > /var/tmp/suid && chgrp 1000 /var/tmp/suid && chmod 4775 /var/tmp/suid").await?;
+    let (made, _) = shell(
+        &root,
+        "echo x > /var/tmp/suid && chgrp 1000 /var/tmp/suid && chmod 4775 /var/tmp/suid",
+    )
+    .await?;
     ensure!(made, "cannot prepare the file");
     ensure!(root.files().stat("/var/tmp/suid").await?.mode == 0o4775);
-    alice.files().write_with("/var/tmp/suid", "evil", WriteOptions::truncate()).await?;
+    alice
+        .files()
+        .write_with("/var/tmp/suid", "evil", WriteOptions::truncate())
+        .await?;
     let after = root.files().stat("/var/tmp/suid").await?;
-    ensure!(after.mode & 0o6000 == 0 && after.uid == 0, "mode {:o}, uid {}", after.mode, after.uid);
+    ensure!(
+        after.mode & 0o6000 == 0 && after.uid == 0,
+        "mode {:o}, uid {}",
+        after.mode,
+        after.uid
+    );
     Ok(())
 }
 
@@ -99,26 +184,48 @@ async fn a_child_is_its_user_and_nothing_more(target: &Target) -> Outcome {
     ensure!(field(&status, "Gid:")? == "1000 1000 1000 1000", "{status}");
     let groups = field(&status, "Groups:")?;
     let (_, id) = shell(&alice, "id -G").await?;
-    ensure!(id.split_whitespace().all(|gid| groups.split(' ').any(|group| group == gid)), "{groups} is not {id}");
-    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:", "SigBlk:", "SigIgn:"] {
+    ensure!(
+        id.split_whitespace()
+            .all(|gid| groups.split(' ').any(|group| group == gid)),
+        "{groups} is not {id}"
+    );
+    for set in [
+        "CapInh:", "CapPrm:", "CapEff:", "CapAmb:", "SigBlk:", "SigIgn:",
+    ] {
         ensure!(field(&status, set)? == "0000000000000000", "{set} {status}");
     }
     let (_, fds) = shell(&alice, "exec ls /proc/self/fd").await?;
     // 3 is ls reading the folder.
-    ensure!(fds.split_whitespace().eq(["0", "1", "2", "3"]), "descriptors {fds:?}");
+    ensure!(
+        fds.split_whitespace().eq(["0", "1", "2", "3"]),
+        "descriptors {fds:?}"
+    );
     let (_, umask) = shell(&alice, "umask").await?;
     ensure!(umask.trim().ends_with("022"), "umask {umask:?}");
     let environment = alice.command("env").output().await?.stdout;
-    let mut names: Vec<String> = String::from_utf8(environment)?.lines().map(|line| line.split('=').next().unwrap_or_default().into()).collect();
+    let mut names: Vec<String> = String::from_utf8(environment)?
+        .lines()
+        .map(|line| line.split('=').next().unwrap_or_default().into())
+        .collect();
     names.sort();
-    ensure!(names == ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER"], "the environment has {names:?}");
+    ensure!(
+        names == ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER"],
+        "the environment has {names:?}"
+    );
     Ok(())
 }
 
 async fn changing_the_guest_is_refused_by_the_kernel(target: &Target) -> Outcome {
     let alice = target.user("alice");
-    let new = guestline_client::CreateGroup { name: "mine".into(), ..Default::default() };
-    expect_errno("alice creating a group", alice.system().create_group(new).await, EACCES)
+    let new = guestline_client::CreateGroup {
+        name: "mine".into(),
+        ..Default::default()
+    };
+    expect_errno(
+        "alice creating a group",
+        alice.system().create_group(new).await,
+        EACCES,
+    )
 }
 
 /// The pid of the process that started root's worker.
@@ -128,11 +235,21 @@ pub(super) async fn listener_of(root: &Vm) -> anyhow::Result<String> {
 }
 
 pub(super) async fn shell(vm: &Vm, line: &str) -> anyhow::Result<(bool, String)> {
-    let output = vm.shell(line).output().await.with_context(|| format!("running {line:?}"))?;
-    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    let output = vm
+        .shell(line)
+        .output()
+        .await
+        .with_context(|| format!("running {line:?}"))?;
+    Ok((
+        output.status.success(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    ))
 }
 
 fn field(status: &str, name: &str) -> anyhow::Result<String> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .with_context(|| format!("no {name}"))?;
     Ok(line.split_whitespace().collect::<Vec<_>>().join(" "))
 }

@@ -34,16 +34,32 @@ async fn a_user_is_created_and_used_at_once(target: &Target) -> Outcome {
     let root = target.user("root");
     let (there, _) = shell(&root, "grep -q ^carol: /etc/passwd").await?;
     ensure!(!there, "carol is there already");
-    root.system().create_group(CreateGroup { name: "crew".into(), ..Default::default() }).await?;
-    let new = CreateUser { name: "carol".into(), groups: vec!["crew".into()], ..Default::default() };
+    root.system()
+        .create_group(CreateGroup {
+            name: "crew".into(),
+            ..Default::default()
+        })
+        .await?;
+    let new = CreateUser {
+        name: "carol".into(),
+        groups: vec!["crew".into()],
+        ..Default::default()
+    };
     let carol = root.system().create_user(new.clone()).await?;
     let (_, id) = shell(&target.user("carol"), "id -u; id -Gn; pwd").await?;
     let mut lines = id.lines();
     ensure!(lines.next() == Some(carol.uid.to_string().as_str()), "{id}");
-    ensure!(lines.next().is_some_and(|groups| groups.contains("crew")), "{id}");
+    ensure!(
+        lines.next().is_some_and(|groups| groups.contains("crew")),
+        "{id}"
+    );
     ensure!(lines.next() == Some("/home/carol"), "{id}");
     let again = root.system().create_user(new).await;
-    ensure!(again.is_err_and(|error| error.reason() == Some(guestline_client::ErrorReason::AlreadyExists)));
+    ensure!(
+        again.is_err_and(
+            |error| error.reason() == Some(guestline_client::ErrorReason::AlreadyExists)
+        )
+    );
     Ok(())
 }
 
@@ -53,10 +69,16 @@ async fn a_user_who_joins_a_group_has_it_on_the_next_connection(target: &Target)
     // One handle, so that its old connection is told to go, and reconnects by itself.
     let bob = target.user("bob");
     let (_, before) = shell(&bob, "id -G").await?;
-    let (joined, _) = shell(&root, "grep -q ^dock: /etc/group || echo dock:x:1777:bob >> /etc/group").await?;
+    let (joined, _) = shell(
+        &root,
+        "grep -q ^dock: /etc/group || echo dock:x:1777:bob >> /etc/group",
+    )
+    .await?;
     ensure!(joined && !before.contains("1777"), "{before}");
     eventually("bob is in the group", Duration::from_secs(10), || async {
-        Ok(shell(&bob, "id -G").await.is_ok_and(|(_, groups)| groups.contains("1777")))
+        Ok(shell(&bob, "id -G")
+            .await
+            .is_ok_and(|(_, groups)| groups.contains("1777")))
     })
     .await
 }

@@ -12,7 +12,13 @@ use guestline_client::Error;
 
 /// Cases for every target.
 pub fn everywhere() -> Vec<&'static [crate::runner::Case]> {
-    vec![connections::CASES, isolation::CASES, files::CASES, processes::CASES, system::CASES]
+    vec![
+        connections::CASES,
+        isolation::CASES,
+        files::CASES,
+        processes::CASES,
+        system::CASES,
+    ]
 }
 
 /// The error that an operation must end with.

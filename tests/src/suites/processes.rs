@@ -32,7 +32,10 @@ async fn every_exit_code_is_exact(target: &Target) -> Outcome {
     let alice = target.user("alice");
     for code in [0, 1, 2, 3, 77, 126, 127, 128, 200, 255] {
         let status = alice.shell(format!("exit {code}")).output().await?.status;
-        ensure!(status.code == Some(code) && status.signal.is_none(), "exit {code} gave {status:?}");
+        ensure!(
+            status.code == Some(code) && status.signal.is_none(),
+            "exit {code} gave {status:?}"
+        );
     }
     Ok(())
 }
@@ -41,22 +44,46 @@ async fn every_exit_code_is_exact(target: &Target) -> Outcome {
 async fn the_signal_that_killed_is_told(target: &Target) -> Outcome {
     let alice = target.user("alice");
     for signal in [1, 2, 3, 6, 9, 13, 15, 34] {
-        let status = alice.shell(format!("kill -{signal} $$")).output().await?.status;
-        ensure!(status.signal == Some(signal) && status.code.is_none(), "signal {signal} gave {status:?}");
+        let status = alice
+            .shell(format!("kill -{signal} $$"))
+            .output()
+            .await?
+            .status;
+        ensure!(
+            status.signal == Some(signal) && status.code.is_none(),
+            "signal {signal} gave {status:?}"
+        );
     }
     Ok(())
 }
 
 async fn stdout_and_stderr_come_apart(target: &Target) -> Outcome {
-    let output = target.user("bob").shell("echo out; echo err >&2; exit 3").output().await?;
-    ensure!(output.stdout == b"out\n" && output.stderr == b"err\n" && output.status.code == Some(3), "{output:?}");
+    let output = target
+        .user("bob")
+        .shell("echo out; echo err >&2; exit 3")
+        .output()
+        .await?;
+    ensure!(
+        output.stdout == b"out\n" && output.stderr == b"err\n" && output.status.code == Some(3),
+        "{output:?}"
+    );
     Ok(())
 }
 
 async fn arguments_are_never_split_or_joined(target: &Target) -> Outcome {
     let arguments = ["a b", "", "$HOME", "*", "'\"\\"];
-    let output = target.user("alice").command("printf").arg("[%s]").args(arguments).output().await?;
-    ensure!(output.stdout == b"[a b][][$HOME][*]['\"\\]", "{:?}", String::from_utf8_lossy(&output.stdout));
+    let output = target
+        .user("alice")
+        .command("printf")
+        .arg("[%s]")
+        .args(arguments)
+        .output()
+        .await?;
+    ensure!(
+        output.stdout == b"[a b][][$HOME][*]['\"\\]",
+        "{:?}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     Ok(())
 }
 
@@ -64,7 +91,10 @@ async fn arguments_are_never_split_or_joined(target: &Target) -> Outcome {
 async fn all_output_comes_before_the_exit(target: &Target) -> Outcome {
     const BYTES: usize = 64 << 20;
     let alice = target.user("alice");
-    let mut child = alice.shell(format!("head -c {BYTES} /dev/zero; printf end")).spawn().await?;
+    let mut child = alice
+        .shell(format!("head -c {BYTES} /dev/zero; printf end"))
+        .spawn()
+        .await?;
     let (mut length, mut last) = (0, Vec::new());
     let status = loop {
         match child.event().await? {
@@ -76,7 +106,10 @@ async fn all_output_comes_before_the_exit(target: &Target) -> Outcome {
             Event::Exited(status) => break status,
         }
     };
-    ensure!(status.success() && length == BYTES + 3, "{length} bytes, {status:?}");
+    ensure!(
+        status.success() && length == BYTES + 3,
+        "{length} bytes, {status:?}"
+    );
     ensure!(last.ends_with(b"d"), "the end is missing");
     Ok(())
 }
@@ -86,8 +119,16 @@ async fn a_background_child_does_not_hold_the_exit(target: &Target) -> Outcome {
     let alice = target.user("alice");
     let start = Instant::now();
     let output = alice.shell("sleep 1000 & echo $!").output().await?;
-    ensure!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
-    ensure!(output.status.success() && output.status.output_held, "{:?}", output.status);
+    ensure!(
+        start.elapsed() < Duration::from_secs(5),
+        "it took {:?}",
+        start.elapsed()
+    );
+    ensure!(
+        output.status.success() && output.status.output_held,
+        "{:?}",
+        output.status
+    );
     let pid = String::from_utf8(output.stdout)?.trim().to_owned();
     let (lives, _) = shell(&alice, &format!("kill -0 {pid} && kill {pid}")).await?;
     ensure!(lives, "the background child was gone");
@@ -104,14 +145,27 @@ async fn a_reader_that_stalls_stalls_only_its_own_program(target: &Target) -> Ou
     let (ok, _) = shell(&alice, "head -c 20000000 /dev/zero | wc -c").await?;
     ensure!(ok);
     let output = alice.shell("head -c 20000000 /dev/zero").output().await?;
-    ensure!(output.stdout.len() == 20_000_000, "{} bytes beside stalled readers", output.stdout.len());
+    ensure!(
+        output.stdout.len() == 20_000_000,
+        "{} bytes beside stalled readers",
+        output.stdout.len()
+    );
     Ok(())
 }
 
 async fn stdin_is_passed_on_and_closed(target: &Target) -> Outcome {
     let content = super::files::pattern(5_000_000);
-    let output = target.user("alice").command("cat").input(content.clone()).output().await?;
-    ensure!(output.stdout == content, "cat gave back {} bytes", output.stdout.len());
+    let output = target
+        .user("alice")
+        .command("cat")
+        .input(content.clone())
+        .output()
+        .await?;
+    ensure!(
+        output.stdout == content,
+        "cat gave back {} bytes",
+        output.stdout.len()
+    );
     Ok(())
 }
 
@@ -119,10 +173,20 @@ async fn stdin_is_passed_on_and_closed(target: &Target) -> Outcome {
 async fn stdin_that_nobody_wants_hides_no_exit(target: &Target) -> Outcome {
     let alice = target.user("alice");
     // Open stdin, nobody writes.
-    let status = alice.shell("exit 4").stdin(true).spawn().await?.wait().await?;
+    let status = alice
+        .shell("exit 4")
+        .stdin(true)
+        .spawn()
+        .await?
+        .wait()
+        .await?;
     ensure!(status.code == Some(4), "{status:?}");
     // The child closes its stdin, and 5 MB come.
-    let output = alice.shell("exec <&-; exit 5").input(super::files::pattern(5_000_000)).output().await?;
+    let output = alice
+        .shell("exec <&-; exit 5")
+        .input(super::files::pattern(5_000_000))
+        .output()
+        .await?;
     ensure!(output.status.code == Some(5), "{:?}", output.status);
     Ok(())
 }
@@ -134,28 +198,54 @@ async fn what_cannot_be_started_says_at_which_step(target: &Target) -> Outcome {
     let forbidden = alice.command("./plain").output().await;
     let nowhere = alice.command("true").current_dir("/no/such").output().await;
     let shut = alice.command("true").current_dir("/root").output().await;
-    for (result, step, errno) in [(missing, "exec", 2), (forbidden, "exec", 13), (nowhere, "directory", 2), (shut, "directory", 13)] {
+    for (result, step, errno) in [
+        (missing, "exec", 2),
+        (forbidden, "exec", 13),
+        (nowhere, "directory", 2),
+        (shut, "directory", 13),
+    ] {
         let error = refusal(step, result)?;
         let text = format!("{error:?}");
-        ensure!(error.errno() == Some(errno) && text.contains(step), "expected {step} and {errno}: {text}");
+        ensure!(
+            error.errno() == Some(errno) && text.contains(step),
+            "expected {step} and {errno}: {text}"
+        );
     }
     let error = refusal("no command", alice.command("").output().await)?;
-    ensure!(matches!(error.reason(), Some(ErrorReason::InvalidArgument | ErrorReason::NotFound)), "{error:?}");
+    ensure!(
+        matches!(
+            error.reason(),
+            Some(ErrorReason::InvalidArgument | ErrorReason::NotFound)
+        ),
+        "{error:?}"
+    );
     Ok(())
 }
 
 async fn a_timeout_ends_the_whole_group(target: &Target) -> Outcome {
     let alice = target.user("alice");
     let start = Instant::now();
-    let output = alice.shell("echo $$; trap '' TERM; sleep 1000 & sleep 1000").timeout(Duration::from_secs(1)).output().await?;
+    let output = alice
+        .shell("echo $$; trap '' TERM; sleep 1000 & sleep 1000")
+        .timeout(Duration::from_secs(1))
+        .output()
+        .await?;
     ensure!(output.status.timed_out, "{:?}", output.status);
-    ensure!(start.elapsed() < Duration::from_secs(15), "it took {:?}", start.elapsed());
+    ensure!(
+        start.elapsed() < Duration::from_secs(15),
+        "it took {:?}",
+        start.elapsed()
+    );
     let group = String::from_utf8(output.stdout)?.trim().to_owned();
     group_is_gone(target, &group).await
 }
 
 async fn a_client_that_vanishes_ends_its_program(target: &Target) -> Outcome {
-    let mut child = target.user("alice").shell("echo $$; sleep 1000").spawn().await?;
+    let mut child = target
+        .user("alice")
+        .shell("echo $$; sleep 1000")
+        .spawn()
+        .await?;
     let group = first_line(&mut child).await?;
     drop(child);
     group_is_gone(target, &group).await
@@ -164,11 +254,18 @@ async fn a_client_that_vanishes_ends_its_program(target: &Target) -> Outcome {
 /// Promise 21.
 async fn a_terminal_is_one(target: &Target) -> Outcome {
     let alice = target.user("alice");
-    let mut child = alice.shell("tty; stty size; cat").terminal("vt100", 100, 30).spawn().await?;
+    let mut child = alice
+        .shell("tty; stty size; cat")
+        .terminal("vt100", 100, 30)
+        .spawn()
+        .await?;
     let mut screen = String::new();
     let mut show = async |until: &str, child: &mut Child| -> anyhow::Result<()> {
         while !screen.contains(until) {
-            match tokio::time::timeout(Duration::from_secs(20), child.event()).await.with_context(|| format!("waiting for {until:?} after {screen:?}"))?? {
+            match tokio::time::timeout(Duration::from_secs(20), child.event())
+                .await
+                .with_context(|| format!("waiting for {until:?} after {screen:?}"))??
+            {
                 Event::Stdout(bytes) => screen.push_str(&String::from_utf8_lossy(&bytes)),
                 other => bail!("{other:?} after {screen:?}"),
             }
@@ -182,12 +279,19 @@ async fn a_terminal_is_one(target: &Target) -> Outcome {
     // ^C, which the terminal turns into SIGINT for the foreground group.
     child.input().write(vec![SIGINT]).await;
     let status = child.wait().await?;
-    ensure!(status.signal == Some(2) || status.code == Some(130), "{status:?}");
+    ensure!(
+        status.signal == Some(2) || status.code == Some(130),
+        "{status:?}"
+    );
     Ok(())
 }
 
 async fn signals_reach_the_group(target: &Target) -> Outcome {
-    let mut child = target.user("alice").shell("echo $$; sleep 1000; echo woken").spawn().await?;
+    let mut child = target
+        .user("alice")
+        .shell("echo $$; sleep 1000; echo woken")
+        .spawn()
+        .await?;
     let group = first_line(&mut child).await?;
     child.input().signal(15, SignalTarget::Group).await;
     let status = child.wait().await?;
@@ -204,8 +308,14 @@ async fn first_line(child: &mut Child) -> anyhow::Result<String> {
 
 async fn group_is_gone(target: &Target, group: &str) -> Outcome {
     let alice = target.user("alice");
-    eventually("the process group is gone", Duration::from_secs(10), || async {
-        Ok(!shell(&alice, &format!("kill -0 -{group} 2>/dev/null")).await?.0)
-    })
+    eventually(
+        "the process group is gone",
+        Duration::from_secs(10),
+        || async {
+            Ok(!shell(&alice, &format!("kill -0 -{group} 2>/dev/null"))
+                .await?
+                .0)
+        },
+    )
     .await
 }

@@ -1,0 +1,192 @@
+//! From a spec to a running child: argument vector, environment, directory and descriptors.
+
+use std::{
+    ffi::CString,
+    fs::File,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    unistd::pipe2,
+};
+
+use super::{
+    environment::{candidates, environment, shell},
+    error::RunError,
+    leader::Leader,
+    spec::{Command, ProcessSpec},
+};
+use crate::{
+    sys::{
+        spawn::{Program, Step, StepError, spawn},
+        terminal,
+    },
+    system::accounts::Account,
+};
+
+/// Pipes of the kernel's default 64 KiB make a fast program wait for every chunk; 256 KiB need no privilege.
+const PIPE_SIZE: i32 = 256 * 1024;
+
+/// Our ends of a child's descriptors, all nonblocking.
+#[derive(Debug)]
+pub(super) struct OurEnds {
+    pub(super) stdin: Option<OwnedFd>,
+    /// With a terminal, its master, as `stdin` and `terminal` are.
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: Option<OwnedFd>,
+    pub(super) terminal: Option<OwnedFd>,
+}
+
+/// What become the child's 0, 1 and 2.
+type ChildEnds = [OwnedFd; 3];
+
+/// Starts the program. Blocks until its exec succeeded or failed.
+pub(super) fn launch(account: &Account, spec: &ProcessSpec) -> Result<(Leader, OurEnds), RunError> {
+    let program = program(account, spec)?;
+    let told = |error: StepError| RunError::Start {
+        operation: error.step.name(),
+        subject: subject(error.step, &program),
+        source: error.errno,
+    };
+    let (ours, child) = match &spec.terminal {
+        Some(terminal) => with_terminal(terminal.size).map_err(Step::Terminal.failed()),
+        None => with_pipes(spec).map_err(Step::Descriptors.failed()),
+    }
+    .map_err(told)?;
+    let child = child.each_ref().map(AsFd::as_fd);
+    let pid = spawn(&program, child, spec.terminal.is_some()).map_err(told)?;
+    Ok((Leader::new(pid), ours))
+}
+
+/// The argument vector that the spec comes to, argv[0] as the program will see it.
+pub(super) fn arguments(account: &Account, command: &Command) -> Vec<Vec<u8>> {
+    match command {
+        Command::Arguments(arguments) => arguments.clone(),
+        Command::ShellLine { line, login } => {
+            let name = if *login {
+                login_name(shell(account))
+            } else {
+                shell(account).to_vec()
+            };
+            vec![name, b"-c".to_vec(), line.clone()]
+        }
+        Command::LoginShell => vec![login_name(shell(account))],
+    }
+}
+
+fn program(account: &Account, spec: &ProcessSpec) -> Result<Program, RunError> {
+    let environment = environment(account, spec);
+    let arguments = arguments(account, &spec.command);
+    let candidates = match &spec.command {
+        Command::Arguments(_) => candidates(&arguments[0], &environment),
+        Command::ShellLine { .. } | Command::LoginShell => vec![shell(account).to_vec()],
+    };
+    let variables = environment
+        .into_iter()
+        .map(|(name, value)| [&name[..], b"=", &value].concat());
+    Ok(Program {
+        candidates: strings(candidates)?,
+        arguments: strings(arguments)?,
+        environment: strings(variables)?,
+        directories: strings(directories(account, spec))?,
+        umask: spec.umask,
+    })
+}
+
+fn directories(account: &Account, spec: &ProcessSpec) -> Vec<Vec<u8>> {
+    match &spec.directory {
+        // Joined to an absolute directory, the home has no part in it.
+        Some(directory) => vec![account.home.join(directory).as_os_str().as_bytes().into()],
+        None => vec![account.home.as_os_str().as_bytes().into(), b"/".to_vec()],
+    }
+}
+
+/// `-bash` for /usr/bin/bash, as login(1) does.
+fn login_name(shell: &[u8]) -> Vec<u8> {
+    let name = shell.rsplit(|&byte| byte == b'/').next().unwrap_or(shell);
+    [b"-", name].concat()
+}
+
+/// A NUL cannot get here through the service, which refuses it with the field's name.
+fn strings(strings: impl IntoIterator<Item = Vec<u8>>) -> Result<Vec<CString>, RunError> {
+    let strings = strings.into_iter().map(CString::new);
+    strings
+        .collect::<Result<_, _>>()
+        .map_err(|error| RunError::Start {
+            operation: Step::Fork.name(),
+            subject: error.into_vec(),
+            source: Errno::EINVAL,
+        })
+}
+
+fn subject(step: Step, program: &Program) -> Vec<u8> {
+    let subject = match step {
+        Step::Directory => program.directories.last(),
+        // What was looked for in several folders is named as it was asked for.
+        Step::Exec if program.candidates.len() == 1 => program.candidates.first(),
+        Step::Exec => program.arguments.first(),
+        Step::Fork | Step::Session | Step::Terminal | Step::Descriptors => None,
+    };
+    subject.map_or_else(Vec::new, |subject| subject.as_bytes().to_vec())
+}
+
+fn with_terminal(size: terminal::WindowSize) -> Result<(OurEnds, ChildEnds), Errno> {
+    let (master, peer) = terminal::open(size)?;
+    let ours = OurEnds {
+        stdin: Some(duplicate(&master)?),
+        terminal: Some(duplicate(&master)?),
+        stdout: master,
+        stderr: None,
+    };
+    Ok((ours, [duplicate(&peer)?, duplicate(&peer)?, peer]))
+}
+
+fn with_pipes(spec: &ProcessSpec) -> Result<(OurEnds, ChildEnds), Errno> {
+    let (child_stdin, stdin) = if spec.stdin {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+        nonblocking(&writer)?;
+        (reader, Some(writer))
+    } else {
+        let null = File::open("/dev/null")
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32)))?;
+        (null.into(), None)
+    };
+    let (stdout, child_stdout) = output_pipe()?;
+    let (stderr, child_stderr) = if spec.merge_stderr {
+        (None, duplicate(&child_stdout)?)
+    } else {
+        let (reader, writer) = output_pipe()?;
+        (Some(reader), writer)
+    };
+    let ours = OurEnds {
+        stdin,
+        stdout,
+        stderr,
+        terminal: None,
+    };
+    Ok((ours, [child_stdin, child_stdout, child_stderr]))
+}
+
+fn output_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    // A user with many pipes (pipe-user-pages-soft) keeps the default size.
+    let _ = fcntl(&reader, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+    nonblocking(&reader)?;
+    Ok((reader, writer))
+}
+
+/// Of our end alone: each end of a pipe is an open file description of its own.
+fn nonblocking(descriptor: &OwnedFd) -> Result<(), Errno> {
+    fcntl(descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
+}
+
+/// Closed on exec, as `try_clone` promises.
+fn duplicate(descriptor: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let copy = descriptor.try_clone();
+    copy.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EMFILE as i32)))
+}
