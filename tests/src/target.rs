@@ -39,9 +39,9 @@ exec "$2" --listen "unix:$1/agent.sock" --config "$1/agent.toml" --idle-timeout 
 
 /// Something with an agent in it.
 pub struct Target {
-    name: &'static str,
+    name: String,
     endpoint: Endpoint,
-    _owner: Option<LocalAgent>,
+    owner: Option<LocalAgent>,
 }
 
 impl Target {
@@ -86,22 +86,27 @@ impl Target {
         Ok(Self {
             name: "local",
             endpoint,
-            _owner: Some(owner),
+            owner: Some(owner),
         })
     }
 
     /// A machine that answers at this endpoint.
-    pub fn machine(name: &'static str, endpoint: Endpoint) -> Self {
+    pub fn machine(name: &str, endpoint: Endpoint) -> Self {
         Self {
             name,
             endpoint,
-            _owner: None,
+            owner: None,
         }
     }
 
     /// "local", "minimal" or "debian".
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it has a kernel of its own.
+    pub fn is_machine(&self) -> bool {
+        self.owner.is_none()
     }
 
     /// Where the agent answers.

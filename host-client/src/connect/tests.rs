@@ -1,0 +1,148 @@
+//! The strangers that a client may meet behind a socket.
+
+use std::{future::Future, path::PathBuf};
+
+use tokio::net::UnixListener;
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_millis(300);
+
+/// A socket whose one visitor is served by `serve`.
+fn peer<F, S>(serve: S) -> (tempfile::TempDir, PathBuf)
+where
+    S: FnOnce(UnixStream) -> F + Send + 'static,
+    F: Future<Output = ()> + Send,
+{
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move { serve(listener.accept().await.unwrap().0).await });
+    (dir, path)
+}
+
+async fn says(answer: impl Into<Vec<u8>>) -> Result<Box<dyn Io>, ConnectError> {
+    let answer = answer.into();
+    let (_dir, path) = peer(move |mut stream| async move {
+        read_line(&mut stream, MAX_LINE).await.ok();
+        stream.write_all(&answer).await.ok();
+        // Held open: an end must come from the client's own bounds.
+        std::future::pending::<()>().await;
+    });
+    connect(&Endpoint::Unix { path }, "alice", LIMIT).await
+}
+
+async fn through(answer: &'static [u8]) -> Result<UnixStream, ConnectError> {
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    theirs.write_all(answer).await.unwrap();
+    drop(theirs);
+    connect_through(&mut ours, 777).await.map(|()| ours)
+}
+
+#[tokio::test]
+async fn bytes_glued_behind_either_line_are_not_lost() {
+    let mut stream = through(b"OK 1073741824\nHTTP/2").await.unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "HTTP/2");
+
+    let mut stream = says("ok version=9 uid=1 new=word\n\0\0\x06").await.unwrap();
+    let mut rest = [0; 3];
+    stream.read_exact(&mut rest).await.unwrap();
+    assert_eq!(&rest, b"\0\0\x06");
+}
+
+#[tokio::test]
+async fn a_vmm_that_refuses_or_babbles_is_a_typed_error() {
+    assert!(matches!(
+        through(b"").await,
+        Err(ConnectError::NobodyInGuest)
+    ));
+    assert!(matches!(
+        through(b"OK").await,
+        Err(ConnectError::NobodyInGuest)
+    ));
+    assert!(matches!(
+        through(b"OKAY\n").await,
+        Err(ConnectError::Handshake(_))
+    ));
+    let no = through(b"ERR no such\x1b port\n").await.unwrap_err();
+    assert!(matches!(no, ConnectError::Handshake(text) if text == "ERR no such port"));
+    assert!(matches!(
+        through(&[b'O'; 500]).await,
+        Err(ConnectError::Handshake(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_silent_peer_ends_at_the_deadline() {
+    assert!(matches!(says("").await, Err(ConnectError::TimedOut(LIMIT))));
+    assert!(matches!(
+        says("ok version=").await,
+        Err(ConnectError::TimedOut(LIMIT))
+    ));
+    let (_dir, path) = peer(|_stream| std::future::pending());
+    let endpoint = Endpoint::Hybrid { path, port: 777 };
+    let error = connect(&endpoint, "root", LIMIT).await.err().unwrap();
+    assert!(matches!(error, ConnectError::TimedOut(LIMIT)));
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_reason() {
+    for (word, expected) in [
+        ("user-not-found", Some(RefusalReason::UserNotFound)),
+        ("user-not-allowed", Some(RefusalReason::UserNotAllowed)),
+        ("unauthenticated", Some(RefusalReason::Unauthenticated)),
+        ("busy", Some(RefusalReason::Busy)),
+        ("bad-hello", Some(RefusalReason::BadHello)),
+        ("failed", Some(RefusalReason::Failed)),
+        ("of-tomorrow", None),
+    ] {
+        match says(format!("error {word} because\n")).await.err() {
+            Some(ConnectError::Refused { reason, text }) => {
+                assert_eq!((reason, text.as_str()), (expected, "because"));
+            }
+            other => panic!("{word}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_is_not_an_agent() {
+    for stranger in [
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "\n",
+        "\u{0}\u{1}\n",
+        "ok\n",
+        &"x".repeat(5000),
+    ] {
+        let error = says(stranger).await.err();
+        assert!(
+            matches!(error, Some(ConnectError::NotAnAgent(_))),
+            "{stranger:?}: {error:?}"
+        );
+    }
+    let other = says("guestline/2 hello\n").await.err();
+    assert!(matches!(other, Some(ConnectError::OtherVersion(_))));
+    let (_dir, path) = peer(|mut stream| async move {
+        read_line(&mut stream, MAX_LINE).await.ok();
+    });
+    let closed = connect(&Endpoint::Unix { path }, "alice", LIMIT)
+        .await
+        .err();
+    assert!(matches!(closed, Some(ConnectError::Closed)));
+}
+
+#[tokio::test]
+async fn a_missing_or_dead_socket_and_an_impossible_name_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gone");
+    let endpoint = Endpoint::Unix { path: path.clone() };
+    let missing = connect(&endpoint, "root", LIMIT).await.err();
+    assert!(matches!(missing, Some(ConnectError::NoSuchSocket(_))));
+    drop(UnixListener::bind(&path).unwrap());
+    let dead = connect(&endpoint, "root", LIMIT).await.err();
+    assert!(matches!(dead, Some(ConnectError::NobodyListens(_))));
+    let name = connect(&endpoint, "a\nb", LIMIT).await.err();
+    assert!(matches!(name, Some(ConnectError::InvalidUser { .. })));
+}
