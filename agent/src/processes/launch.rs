@@ -7,12 +7,14 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
+    thread,
+    time::Duration,
 };
 
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
-    unistd::pipe2,
+    unistd::{Pid, pipe2},
 };
 
 use super::{
@@ -31,6 +33,10 @@ use crate::{
 
 /// Pipes of the kernel's default 64 KiB make a fast program wait for every chunk; 256 KiB need no privilege.
 const PIPE_SIZE: i32 = 256 * 1024;
+
+/// How many milliseconds a busy program is waited for, in turn. It is busy, too, when another child was forked while a Files call
+/// wrote it: that child holds the file until its own exec, a moment later. One that is still being written stays busy.
+const BUSY_PAUSES: [u64; 4] = [1, 4, 16, 64];
 
 /// Our ends of a child's descriptors, all nonblocking.
 #[derive(Debug)]
@@ -59,8 +65,21 @@ pub(super) fn launch(account: &Account, spec: &ProcessSpec) -> Result<(Leader, O
     }
     .map_err(told)?;
     let child = child.each_ref().map(AsFd::as_fd);
-    let pid = spawn(&program, child, spec.terminal.is_some()).map_err(told)?;
+    let pid = patiently(|| spawn(&program, child, spec.terminal.is_some())).map_err(told)?;
     Ok((Leader::new(pid), ours))
+}
+
+/// Tries again while the program is busy.
+fn patiently(start: impl Fn() -> Result<Pid, StepError>) -> Result<Pid, StepError> {
+    for pause in BUSY_PAUSES {
+        match start() {
+            Err(error) if error.errno == Errno::ETXTBSY => {
+                thread::sleep(Duration::from_millis(pause));
+            }
+            result => return result,
+        }
+    }
+    start()
 }
 
 /// The argument vector that the spec comes to, argv[0] as the program will see it.

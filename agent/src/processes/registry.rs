@@ -86,7 +86,8 @@ impl ProcessRegistry {
                 Ok((running, client)) => {
                     // If nobody waits for the client, it is dropped here, and `own` sees that it vanished.
                     let _ = answer.send(Ok(client));
-                    running.own().await;
+                    let id = running.own().await;
+                    registry.forget_if_lost(id);
                 }
                 Err(error) => {
                     let _ = answer.send(Err(error));
@@ -151,6 +152,18 @@ impl ProcessRegistry {
             lock(&self.0.known).records.remove(&id);
             not_watched(&error)
         })
+    }
+
+    /// One whose exit could not be seen would be listed as running for ever.
+    fn forget_if_lost(&self, id: ProcessId) {
+        let mut known = lock(&self.0.known);
+        let records = &mut known.records;
+        if records
+            .get(&id)
+            .is_some_and(|record| record.ended_at().is_none())
+        {
+            records.remove(&id);
+        }
     }
 
     fn remember(&self, record: impl FnOnce(ProcessId) -> Record) -> Arc<Record> {

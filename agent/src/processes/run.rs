@@ -22,7 +22,7 @@ use super::{
     launch::OurEnds,
     leader::SignalNumber,
     output::{Output, Stream},
-    record::Record,
+    record::{ProcessId, Record},
     spec::{Leftovers, OnDisconnect, ProcessSpec},
 };
 use crate::sys::{
@@ -124,7 +124,8 @@ impl Running {
     }
 
     /// Until nothing is left of the program that is ours to look after.
-    pub(super) async fn own(mut self) {
+    pub(super) async fn own(mut self) -> ProcessId {
+        let id = self.record.id;
         let exit = self.until_exit().await;
         let wall_time = self.since.elapsed();
         if self.leftovers == Leftovers::Kill {
@@ -139,6 +140,7 @@ impl Running {
             output_held: false,
         });
         self.into_ending().end(exit).await;
+        id
     }
 
     /// Closes all that only a living leader needs: its stdin, the terminal's other copies, the client's input.

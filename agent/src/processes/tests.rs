@@ -3,14 +3,17 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use nix::{errno::Errno, libc};
+use nix::{errno::Errno, libc, unistd::Pid};
 use tokio::time::{Instant, timeout};
 
 use super::{
     Client, Command, Event, Exit, ExitStatus, Input, Leftovers, OnDisconnect, ProcessRegistry,
     ProcessSpec, RunError, SignalNumber, Stream, Target, TerminalSpec, WindowSize,
 };
-use crate::{sys::child::kill, system::accounts::Account};
+use crate::{
+    sys::child::{kill, peek_exit},
+    system::accounts::Account,
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -381,6 +384,15 @@ async fn a_file_in_no_known_format_is_not_given_to_a_shell() {
 }
 
 #[tokio::test]
+async fn a_program_that_is_being_written_is_busy() {
+    let program = tempfile::NamedTempFile::new().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(program.path(), mode).unwrap();
+    let (step, errno, _) = refused(argv(&[program.path().to_str().unwrap()])).await;
+    assert_eq!((step, errno), ("exec", Errno::ETXTBSY));
+}
+
+#[tokio::test]
 async fn it_starts_at_home_else_at_the_root() {
     assert_eq!(output(argv(&["pwd"])).await.text(), "/tmp\n");
     let mut homeless = (*account()).clone();
@@ -533,5 +545,29 @@ async fn a_process_is_signalled_by_its_number_until_it_ended() {
     signal().unwrap();
     finish(client).await;
     assert!(matches!(signal(), Err(super::SignalError::Ended(_))));
+    all_gone(&registry).await;
+}
+
+#[tokio::test]
+async fn two_hundred_at_once_are_told_apart_and_reaped() {
+    let registry = ProcessRegistry::default();
+    let runs = (0..200).map(|n| {
+        let registry = registry.clone();
+        tokio::spawn(async move {
+            let client = begin(&registry, line(&format!("echo {n}; exit {n}"))).await;
+            let pid = client.pid;
+            let finished = finish(client).await;
+            assert_eq!(finished.text(), format!("{n}\n"));
+            assert_eq!(finished.exit.status, ExitStatus::Code(n));
+            assert_eq!(
+                peek_exit(Pid::from_raw(pid)),
+                Err(Errno::ECHILD),
+                "a zombie"
+            );
+        })
+    });
+    for run in runs.collect::<Vec<_>>() {
+        run.await.unwrap();
+    }
     all_gone(&registry).await;
 }
