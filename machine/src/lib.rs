@@ -1,1 +1,22 @@
-//! To come.
+//! VM images with the agent baked in, and QEMU machines that run them.
+//!
+//! ```text
+//! Setup ── what is missing is fetched ──► Image (minimal, debian) ──► Machine::start ──► endpoint
+//!          Debian packages, crates         kernel, initramfs, disk     QEMU and its vsock
+//! ```
+//!
+//! The base of an image is cached; the agent and the users come as a second small archive behind the initramfs, made for
+//! each start. Nothing of the host's own kernel, boot files or users is touched.
+
+mod error;
+mod images;
+mod machine;
+mod probe;
+mod record;
+mod setup;
+
+pub use error::MachineError;
+pub use images::ImageKind;
+pub use machine::{Machine, MachineSpec};
+pub use record::{Record, list, stop};
+pub use setup::Setup;

@@ -31,14 +31,25 @@ async fn main() -> anyhow::Result<ExitCode> {
         total.passed += tally.passed;
         total.failed += tally.failed;
     }
-    println!("{}: {} passed, {} failed", target.name(), total.passed, total.failed);
+    println!(
+        "{}: {} passed, {} failed",
+        target.name(),
+        total.passed,
+        total.failed
+    );
     if total.passed == 0 && total.failed == 0 {
         bail!("no case has {filter:?} in its name");
     }
-    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn machine(name: &str, endpoint: &str) -> anyhow::Result<Target> {
-    let endpoint = endpoint.parse().with_context(|| format!("{endpoint:?} is no endpoint"))?;
+    let endpoint = endpoint
+        .parse()
+        .with_context(|| format!("{endpoint:?} is no endpoint"))?;
     Ok(Target::machine(name, endpoint))
 }

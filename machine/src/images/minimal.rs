@@ -1,0 +1,77 @@
+//! The minimal image: a kernel and one initramfs with busybox. Busybox's init is process 1, reaps, and keeps the agent up.
+
+use super::{Image, VSOCK_MODULES, add_boot, archive::Archive, fingerprint, write_whole};
+use crate::{MachineError, Setup, setup::programs};
+
+const INIT: &str = include_str!("../../images/minimal/init");
+const INITTAB: &str = include_str!("../../images/minimal/inittab");
+
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
+const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
+const SHADOW: &str = "root:!:19000:0:99999:7:::\nnobody:!:19000:0:99999:7:::\n";
+
+pub(super) fn build(setup: &Setup) -> Result<Image, MachineError> {
+    let kernel = setup.kernel()?.image;
+    let key = fingerprint(&[INIT, INITTAB, PASSWD, GROUP, &kernel.to_string_lossy()]);
+    let initramfs = setup.folder("images")?.join(format!("minimal-{key}.cpio"));
+    if !initramfs.exists() {
+        let bytes = archive(setup)?
+            .to_bytes()
+            .map_err(MachineError::file("make", &initramfs))?;
+        write_whole(&initramfs, &bytes)?;
+    }
+    Ok(Image {
+        kernel,
+        initramfs,
+        disk: None,
+    })
+}
+
+fn archive(setup: &Setup) -> Result<Archive, MachineError> {
+    let mut archive = Archive::default();
+    for folder in [
+        "dev",
+        "proc",
+        "sys",
+        "run",
+        "etc",
+        "home",
+        "var",
+        "usr",
+        "usr/sbin",
+        "usr/bin",
+        "usr/local",
+        "usr/local/bin",
+        "sbin",
+        "mnt",
+    ] {
+        archive.directory(folder, 0o755, 0);
+    }
+    archive.directory("root", 0o700, 0);
+    archive.directory("tmp", 0o1777, 0);
+    archive.directory("var/tmp", 0o1777, 0);
+    add_boot(setup, &mut archive, &VSOCK_MODULES, INIT)?;
+    let busybox = setup.busybox()?;
+    // Each applet as a link where its Debian counterpart is.
+    for applet in programs::output(&busybox.to_string_lossy(), &["--list-full"])?.lines() {
+        if applet != "bin/busybox" && !applet.starts_with("linuxrc") {
+            archive.symlink(applet, "/bin/busybox");
+        }
+    }
+    for (name, content) in [("inittab", INITTAB), ("passwd", PASSWD), ("group", GROUP)] {
+        archive.file(
+            &format!("etc/{name}"),
+            0o644,
+            0,
+            content.as_bytes().to_vec(),
+        );
+    }
+    archive.file("etc/shadow", 0o600, 0, SHADOW.as_bytes().to_vec());
+    archive.file(
+        "etc/os-release",
+        0o644,
+        0,
+        b"NAME=\"Guestline minimal\"\nID=guestline\nPRETTY_NAME=\"Guestline minimal\"\n".to_vec(),
+    );
+    Ok(archive)
+}

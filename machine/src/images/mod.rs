@@ -1,0 +1,107 @@
+//! What a machine boots: a kernel, an initramfs and perhaps a disk.
+
+mod archive;
+mod debian;
+mod minimal;
+mod overlay;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{MachineError, Setup};
+
+pub(crate) use overlay::overlay;
+
+/// Modules that every image loads: the vsock to the host, and the loopback that a test of the peer check needs.
+const VSOCK_MODULES: [&str; 3] = ["virtio_pci", "vmw_vsock_virtio_transport", "vsock_loopback"];
+
+/// Which image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImageKind {
+    /// A kernel and an initramfs with busybox and the agent: seconds to boot.
+    #[default]
+    Minimal,
+    /// Debian with systemd, the agent as a unit.
+    Debian,
+}
+
+impl ImageKind {
+    /// As it is named on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Minimal => "minimal",
+            Self::Debian => "debian",
+        }
+    }
+}
+
+/// The cached base of an image.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initramfs: PathBuf,
+    /// A raw disk that machines see and never change.
+    pub(crate) disk: Option<PathBuf>,
+}
+
+impl Setup {
+    /// Makes the image, unless it is cached, and says where it is.
+    pub fn image(&self, kind: ImageKind) -> Result<PathBuf, MachineError> {
+        self.base_image(kind).map(|image| image.initramfs)
+    }
+
+    pub(crate) fn base_image(&self, kind: ImageKind) -> Result<Image, MachineError> {
+        match kind {
+            ImageKind::Minimal => minimal::build(self),
+            ImageKind::Debian => debian::build(self),
+        }
+    }
+}
+
+/// Adds an init script, busybox and kernel modules, which `/modules/order` lists in loading order.
+fn add_boot(
+    setup: &Setup,
+    archive: &mut archive::Archive,
+    modules: &[&str],
+    init: &str,
+) -> Result<PathBuf, MachineError> {
+    let kernel = setup.kernel()?;
+    archive.directory("modules", 0o755, 0);
+    let mut order = String::new();
+    for module in kernel.modules(modules)? {
+        let name = module
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        archive.file(&format!("modules/{name}"), 0o644, 0, read(&module)?);
+        order.push_str(&format!("/modules/{name}\n"));
+    }
+    archive.file("modules/order", 0o644, 0, order.into_bytes());
+    archive.directory("bin", 0o755, 0);
+    archive.file("bin/busybox", 0o755, 0, read(&setup.busybox()?)?);
+    archive.file("init", 0o755, 0, init.as_bytes().to_vec());
+    Ok(kernel.image)
+}
+
+/// A name for a cache entry that changes with what is in it.
+fn fingerprint(parts: &[&str]) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    parts.hash(&mut hasher);
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, MachineError> {
+    fs::read(path).map_err(MachineError::file("read", path))
+}
+
+/// Writes beside the place and renames, so that what is cached is whole.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), MachineError> {
+    let scratch = path.with_extension("part");
+    fs::write(&scratch, bytes).map_err(MachineError::file("write", &scratch))?;
+    fs::rename(&scratch, path).map_err(MachineError::file("make", path))
+}

@@ -1,0 +1,309 @@
+//! A QEMU machine: started, waited for, stopped. Its vsock comes from the kernel where the host has vhost-vsock, else from
+//! vhost-device-vsock; it runs on KVM where that works, else on QEMU's own emulation.
+
+use std::{
+    fs::{self, File},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    ImageKind, MachineError, Record, Setup,
+    images::{self, Image},
+    probe::Vsock,
+    setup::say,
+};
+
+/// The agent's default port.
+const PORT: u32 = 777;
+
+/// The guest's CID where vhost-device-vsock gives it one: each such machine is alone on its own.
+const PRIVATE_CID: u32 = 3;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct MachineSpec {
+    /// a-z, 0-9 and `-`.
+    pub name: String,
+    /// Which image.
+    pub image: ImageKind,
+    /// Users to create, with uids from 1000 on and a home each.
+    pub users: Vec<String>,
+    /// In MiB.
+    pub memory: u32,
+    /// The static agent.
+    pub agent: PathBuf,
+}
+
+/// A running machine. Dropping it ends it, and so does the end of the thread that started it, unless it was detached.
+#[derive(Debug)]
+pub struct Machine {
+    record: Record,
+    vsock: Vsock,
+    qemu: Child,
+    helper: Option<Child>,
+    detached: bool,
+}
+
+impl Machine {
+    /// Starts a machine. After a failure nothing of it is left.
+    ///
+    /// `detached`: it lives on without this process, until [`stop`](crate::stop).
+    pub fn start(setup: &Setup, spec: &MachineSpec, detached: bool) -> Result<Self, MachineError> {
+        let record = Record::of(&spec.name)?;
+        record.begin()?;
+        let started = Self::launch(setup, spec, &record, detached);
+        if started.is_err() {
+            record.remove();
+        }
+        started
+    }
+
+    fn launch(
+        setup: &Setup,
+        spec: &MachineSpec,
+        record: &Record,
+        detached: bool,
+    ) -> Result<Self, MachineError> {
+        let image = setup.base_image(spec.image)?;
+        let initramfs = record.path("initramfs");
+        let mut bytes =
+            fs::read(&image.initramfs).map_err(MachineError::file("read", &image.initramfs))?;
+        bytes.extend(images::overlay(&spec.agent, &spec.users)?);
+        fs::write(&initramfs, bytes).map_err(MachineError::file("write", &initramfs))?;
+
+        let (vsock, helper) = start_vsock(setup, record, detached)?;
+        let qemu = setup.qemu()?;
+        let kvm = kvm_works();
+        let accelerator = if kvm {
+            "KVM"
+        } else {
+            "QEMU's emulation (no usable KVM)"
+        };
+        let transport = if helper.is_some() {
+            "vhost-device-vsock"
+        } else {
+            "the kernel's vhost-vsock"
+        };
+        say(&format!(
+            "starting {} ({}): {accelerator}, vsock by {transport}",
+            spec.name,
+            spec.image.name()
+        ));
+        let mut command = supervised(&qemu, detached);
+        add_arguments(&mut command, spec, &image, &initramfs, &vsock, record, kvm);
+        let qemu = spawn(command, record)?;
+        let mut machine = Self {
+            record: record.clone(),
+            vsock,
+            qemu,
+            helper,
+            detached: false,
+        };
+        let pids: Vec<u32> = std::iter::once(&machine.qemu)
+            .chain(&machine.helper)
+            .map(Child::id)
+            .collect();
+        record.keep_processes(&pids)?;
+        record.write("endpoint", &machine.endpoint())?;
+        machine.detached = detached;
+        Ok(machine)
+    }
+
+    /// Where its agent is, in the client's words.
+    pub fn endpoint(&self) -> String {
+        self.vsock.endpoint(PORT)
+    }
+
+    /// Waits until the agent answers. A machine that does not get there is ended, and the error shows its console.
+    pub fn wait_ready(&mut self, limit: Duration) -> Result<(), MachineError> {
+        let end = Instant::now() + limit;
+        while !self.vsock.agent_answers(PORT) {
+            let name = self.record.name().to_owned();
+            if !matches!(self.qemu.try_wait(), Ok(None)) {
+                self.detached = false;
+                return Err(MachineError::Died {
+                    name,
+                    console: self.record.console_end(),
+                });
+            }
+            if Instant::now() > end {
+                self.detached = false;
+                return Err(MachineError::NotReady {
+                    name,
+                    limit,
+                    console: self.record.console_end(),
+                });
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.detached {
+            return;
+        }
+        for child in std::iter::once(&mut self.qemu).chain(&mut self.helper) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        self.record.remove();
+    }
+}
+
+/// `/dev/kvm` may be there and never boot a kernel: without the processor's own support it is of no use.
+fn kvm_works() -> bool {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let supported = flags
+        .split_whitespace()
+        .any(|flag| flag == "vmx" || flag == "svm");
+    supported
+        && File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_ok()
+}
+
+/// The vsock, and the process that gives it where the kernel does not.
+fn start_vsock(
+    setup: &Setup,
+    record: &Record,
+    detached: bool,
+) -> Result<(Vsock, Option<Child>), MachineError> {
+    if File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/vhost-vsock")
+        .is_ok()
+    {
+        // Unique among the machines of this host, as far as a process id is.
+        return Ok((
+            Vsock::Kernel {
+                cid: 0x1000 + std::process::id(),
+            },
+            None,
+        ));
+    }
+    let program = setup.vhost_device_vsock()?;
+    let (socket, path) = (record.path("vhost.sock"), record.path("vsock.sock"));
+    let mut command = supervised(&program, detached);
+    let vm = format!(
+        "guest-cid={PRIVATE_CID},socket={},uds-path={}",
+        socket.display(),
+        path.display()
+    );
+    command.args(["--vm", &vm]);
+    let mut helper = spawn(command, record)?;
+    let end = Instant::now() + Duration::from_secs(5);
+    while !socket.exists() {
+        if Instant::now() > end || !matches!(helper.try_wait(), Ok(None)) {
+            let _ = helper.kill();
+            let _ = helper.wait();
+            let name = record.name().into();
+            return Err(MachineError::Died {
+                name,
+                console: record.console_end(),
+            });
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok((Vsock::Hybrid { path }, Some(helper)))
+}
+
+/// A command that ends with the thread that starts it, by prctl(2)'s PR_SET_PDEATHSIG, unless it is detached.
+fn supervised(program: &Path, detached: bool) -> Command {
+    if detached {
+        let mut command = Command::new(program);
+        command.process_group(0);
+        return command;
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+fn spawn(mut command: Command, record: &Record) -> Result<Child, MachineError> {
+    let path = record.path("console.log");
+    let log = || {
+        File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(MachineError::file("open", &path))
+    };
+    command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
+    command.spawn().map_err(|_| MachineError::Missing {
+        program: command.get_program().to_string_lossy().into_owned(),
+        install: "apt-get install util-linux qemu-system-x86".into(),
+    })
+}
+
+fn add_arguments(
+    command: &mut Command,
+    spec: &MachineSpec,
+    image: &Image,
+    initramfs: &Path,
+    vsock: &Vsock,
+    record: &Record,
+    kvm: bool,
+) {
+    let memory = format!(
+        "memory-backend-memfd,id=memory,size={}M,share=on",
+        spec.memory
+    );
+    let mut line = format!("console=ttyS0 panic=-1 guestline.name={}", spec.name);
+    if spec.image == ImageKind::Minimal {
+        line.push_str(" quiet");
+    }
+    command.args([
+        "-nodefaults",
+        "-nographic",
+        "-no-reboot",
+        "-serial",
+        "stdio",
+    ]);
+    command.args(["-accel", if kvm { "kvm" } else { "tcg,thread=multi" }]);
+    command.args([
+        "-cpu",
+        if kvm { "host" } else { "max" },
+        "-smp",
+        "2",
+        "-m",
+        &format!("{}M", spec.memory),
+    ]);
+    command.args(["-object", &memory, "-machine", "q35,memory-backend=memory"]);
+    command
+        .arg("-kernel")
+        .arg(&image.kernel)
+        .arg("-initrd")
+        .arg(initramfs)
+        .args(["-append", &line]);
+    if let Some(disk) = &image.disk {
+        // What the machine writes goes to a temporary file of QEMU's.
+        let disk = disk.to_string_lossy().replace(',', ",,");
+        command
+            .arg("-drive")
+            .arg(format!("file={disk},format=raw,if=virtio,snapshot=on"));
+    }
+    match vsock {
+        Vsock::Kernel { cid } => {
+            command
+                .arg("-device")
+                .arg(format!("vhost-vsock-pci,guest-cid={cid}"));
+        }
+        Vsock::Hybrid { .. } => {
+            let socket = record.path("vhost.sock");
+            command
+                .arg("-chardev")
+                .arg(format!("socket,id=vsock,path={}", socket.display()));
+            command.args(["-device", "vhost-user-vsock-pci,chardev=vsock"]);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Programs of the host: run them, and install those that are missing.
+
+use std::{
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use super::{Setup, say};
+use crate::MachineError;
+
+/// The crate that gives QEMU a vsock where the kernel has none.
+const VHOST_DEVICE_VSOCK: &str = "vhost-device-vsock";
+const VHOST_DEVICE_VSOCK_VERSION: &str = "0.3.0";
+
+/// How much of a failed program's words is shown.
+const WORDS: usize = 2000;
+
+impl Setup {
+    /// QEMU for x86-64.
+    pub(crate) fn qemu(&self) -> Result<PathBuf, MachineError> {
+        let name = "qemu-system-x86_64";
+        if let Some(path) = find(name) {
+            return Ok(path);
+        }
+        // A newer qemu-utils, as from backports, stands in the way of the stable QEMU.
+        install(name, &["qemu-system-x86"])
+            .or_else(|_| {
+                install(
+                    name,
+                    &["--allow-downgrades", "qemu-system-x86", "qemu-utils/stable"],
+                )
+            })
+            .or_else(|_| {
+                install(
+                    name,
+                    &[
+                        "--allow-downgrades",
+                        "qemu-system-x86",
+                        "qemu-utils/bookworm",
+                    ],
+                )
+            })
+    }
+
+    /// mmdebstrap, which makes a Debian file system out of packages.
+    pub(crate) fn mmdebstrap(&self) -> Result<PathBuf, MachineError> {
+        find("mmdebstrap").map_or_else(|| install("mmdebstrap", &["mmdebstrap"]), Ok)
+    }
+
+    /// mke2fs, which makes an ext4 image of a folder.
+    pub(crate) fn mke2fs(&self) -> Result<PathBuf, MachineError> {
+        find("mke2fs").map_or_else(|| install("mke2fs", &["e2fsprogs"]), Ok)
+    }
+
+    /// vhost-device-vsock, built once into the cache.
+    pub(crate) fn vhost_device_vsock(&self) -> Result<PathBuf, MachineError> {
+        let root = self.folder("tools")?;
+        let program = root.join("bin").join(VHOST_DEVICE_VSOCK);
+        if !program.exists() {
+            say("building vhost-device-vsock from its crate, once (about a minute)");
+            let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+            let root = root.to_string_lossy();
+            let version = VHOST_DEVICE_VSOCK_VERSION;
+            let arguments = [
+                "install",
+                "--quiet",
+                "--locked",
+                "--version",
+                version,
+                "--root",
+                &root,
+                VHOST_DEVICE_VSOCK,
+            ];
+            run(&cargo, &arguments)?;
+        }
+        Ok(program)
+    }
+}
+
+/// Where a program of that name is, in PATH or where root's programs are.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders
+        .map(|folder: PathBuf| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+fn install(program: &str, arguments: &[&str]) -> Result<PathBuf, MachineError> {
+    let mut words = vec!["install", "--yes", "--no-install-recommends"];
+    words.extend(arguments);
+    let missing = || MachineError::Missing {
+        program: program.into(),
+        install: format!("apt-get {}", words.join(" ")),
+    };
+    if !nix::unistd::geteuid().is_root() {
+        return Err(missing());
+    }
+    say(&format!(
+        "installing Debian's package for {program}: apt-get {}",
+        words.join(" ")
+    ));
+    if run("apt-get", &words).is_err() {
+        run("apt-get", &["update"])?;
+        run("apt-get", &words)?;
+    }
+    find(program).ok_or_else(missing)
+}
+
+/// Runs a program to its end; what it said is part of the error.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), MachineError> {
+    finish(program, arguments, Command::new(program)).map(drop)
+}
+
+/// The same, in a folder.
+pub(crate) fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Result<(), MachineError> {
+    let mut command = Command::new(program);
+    command.current_dir(folder);
+    finish(program, arguments, command).map(drop)
+}
+
+/// What a program prints.
+pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String, MachineError> {
+    let output = finish(program, arguments, Command::new(program))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn finish(program: &str, arguments: &[&str], mut command: Command) -> Result<Output, MachineError> {
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    // Programs that cargo runs must not take its settings for their own builds.
+    command
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_TARGET_DIR");
+    let output = command.output().map_err(|_| MachineError::Missing {
+        program: program.into(),
+        install: format!(
+            "apt-get install {}",
+            Path::new(program)
+                .file_name()
+                .and_then(OsStr::to_str)
+                .unwrap_or(program)
+        ),
+    })?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    let words = words.trim();
+    let start = words.len().saturating_sub(WORDS);
+    Err(MachineError::Failed {
+        command: format!("{program} {}", arguments.join(" ")),
+        status: output.status.to_string(),
+        words: words[words.ceil_char_boundary(start)..].into(),
+    })
+}

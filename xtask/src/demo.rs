@@ -1,0 +1,4 @@
+//! To come.
+pub(crate) fn demo(_: bool) -> anyhow::Result<()> {
+    Ok(())
+}
