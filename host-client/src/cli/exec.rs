@@ -142,7 +142,8 @@ async fn relay(mut child: Child, tty: bool, what: &str, vm: &Vm) -> Result<ExitS
         let event = tokio::select! {
             event = child.event() => event.trying_to(what, vm)?,
             number = signals.next() => {
-                forward(&input, number, tty).await;
+                // Not awaited: behind a full stdin it would keep us from taking the output that unblocks the program.
+                tokio::spawn(forward(input.clone(), number, tty));
                 continue;
             }
         };
@@ -160,8 +161,7 @@ async fn relay(mut child: Child, tty: bool, what: &str, vm: &Vm) -> Result<ExitS
     }
 }
 
-/// Does not wait: a program that stands still must still be able to be interrupted by its next event.
-async fn forward(input: &Input, number: i32, tty: bool) {
+async fn forward(input: Input, number: i32, tty: bool) {
     if number == SignalKind::window_change().as_raw_value() {
         if tty {
             let (columns, rows) = terminal::size();
