@@ -81,7 +81,10 @@ async fn a_silent_peer_ends_at_the_deadline() {
         says("ok version=").await,
         Err(ConnectError::TimedOut(LIMIT))
     ));
-    let (_dir, path) = peer(|_stream| std::future::pending());
+    let (_dir, path) = peer(|stream| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    });
     let endpoint = Endpoint::Hybrid { path, port: 777 };
     let error = connect(&endpoint, "root", LIMIT).await.err().unwrap();
     assert!(matches!(error, ConnectError::TimedOut(LIMIT)));

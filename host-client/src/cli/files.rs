@@ -1,0 +1,183 @@
+//! `guestline cat`, `rm`, `mkdir`, `stat`, `mv` and `ln`: one call a path.
+
+use std::path::PathBuf;
+
+use guestline_client::{RenameMode, Vm};
+use serde_json::{Map, Value};
+
+use super::{
+    Outcome,
+    failure::Trying,
+    output::{
+        metadata_json, mode_text, print, print_json, printable_path, put_bytes, time_text,
+        type_word,
+    },
+    write::mode,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CatArguments {
+    /// Files in the guest
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RmArguments {
+    /// Also directories, with all below them
+    #[arg(short, long)]
+    recursive: bool,
+    /// What is not there is a success
+    #[arg(short, long)]
+    force: bool,
+    /// What to remove in the guest
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MkdirArguments {
+    /// Also missing parents; what is there already is a success
+    #[arg(short, long)]
+    parents: bool,
+    /// Permission bits in octal, less the umask 022
+    #[arg(short, long, value_parser = mode)]
+    mode: Option<u32>,
+    /// Directories to make in the guest
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatArguments {
+    /// Of what a symbolic link leads to
+    #[arg(short = 'L', long)]
+    dereference: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    /// A path in the guest
+    path: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MvArguments {
+    /// Fail if something is at the new name
+    #[arg(short, long)]
+    no_clobber: bool,
+    /// A path in the guest
+    from: PathBuf,
+    /// Its new name, whole: no directory to move into
+    to: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct LnArguments {
+    /// A symbolic link
+    #[arg(short, long)]
+    symbolic: bool,
+    /// The existing file, or the text of a symbolic link
+    target: PathBuf,
+    /// The name to make in the guest
+    path: PathBuf,
+}
+
+pub(super) async fn cat(arguments: CatArguments, vm: &Vm) -> Outcome {
+    for path in &arguments.paths {
+        let mut reader = vm.files().open(path).await.trying("read", path, vm)?;
+        while let Some(chunk) = reader.chunk().await.trying("read", path, vm)? {
+            print(&chunk)?;
+        }
+    }
+    Ok(0)
+}
+
+pub(super) async fn rm(arguments: RmArguments, vm: &Vm) -> Outcome {
+    for path in &arguments.paths {
+        let removed = vm
+            .files()
+            .remove(path, arguments.recursive, arguments.force)
+            .await;
+        removed.trying("remove", path, vm)?;
+    }
+    Ok(0)
+}
+
+pub(super) async fn mkdir(arguments: MkdirArguments, vm: &Vm) -> Outcome {
+    for path in &arguments.paths {
+        let made = vm
+            .files()
+            .make_directory(path, arguments.parents, arguments.mode)
+            .await;
+        made.trying("make the directory", path, vm)?;
+    }
+    Ok(0)
+}
+
+pub(super) async fn stat(arguments: StatArguments, vm: &Vm) -> Outcome {
+    let path = &arguments.path;
+    let metadata = match arguments.dereference {
+        true => vm.files().stat(path).await,
+        false => vm.files().lstat(path).await,
+    };
+    let metadata = metadata.trying("stat", path, vm)?;
+    if arguments.json {
+        let mut object = Map::new();
+        put_bytes(&mut object, "path", path.as_os_str());
+        object.extend(metadata_json(&metadata));
+        print_json(&Value::Object(object))?;
+        return Ok(0);
+    }
+    let target = metadata.link_target.as_deref().map(printable_path);
+    let arrow = target
+        .map(|target| format!(" -> {target}"))
+        .unwrap_or_default();
+    let text = format!(
+        "  path: {}{arrow}\n  type: {}\n  mode: {:04o} {}\n owner: {}:{}\n  size: {}\n links: {}\n inode: {}\nmodified: {}\n changed: {}\naccessed: {}\n",
+        printable_path(path),
+        type_word(metadata.file_type),
+        metadata.mode,
+        mode_text(&metadata),
+        metadata.uid,
+        metadata.gid,
+        metadata.size,
+        metadata.hard_links,
+        metadata.inode,
+        time_text(metadata.modified),
+        time_text(metadata.changed),
+        time_text(metadata.accessed),
+    );
+    print(text.as_bytes()).map(|()| 0)
+}
+
+pub(super) async fn mv(arguments: MvArguments, vm: &Vm) -> Outcome {
+    let MvArguments {
+        no_clobber,
+        from,
+        to,
+    } = arguments;
+    let mode = if no_clobber {
+        RenameMode::NoReplace
+    } else {
+        RenameMode::Replace
+    };
+    vm.files()
+        .rename(&from, &to, mode)
+        .await
+        .trying("rename", &from, vm)?;
+    Ok(0)
+}
+
+pub(super) async fn ln(arguments: LnArguments, vm: &Vm) -> Outcome {
+    let LnArguments {
+        symbolic,
+        target,
+        path,
+    } = arguments;
+    let linked = match symbolic {
+        true => vm.files().symlink(&target, &path).await,
+        false => vm.files().hard_link(&target, &path).await,
+    };
+    linked.trying("make the link", &path, vm)?;
+    Ok(0)
+}

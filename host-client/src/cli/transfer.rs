@@ -1,0 +1,113 @@
+//! One regular file, to the guest or from it, with its size checked and its SHA-256 told if asked for.
+
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
+use guestline_client::{Vm, WriteOptions};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{
+    failure::{Failure, OnHost, Trying},
+    output::{hex, print, printable_path},
+    progress::Progress,
+};
+
+const CHUNK: usize = 1024 * 1024;
+/// Downloads keep permissions, and never a stranger's set-id or sticky bits.
+const SAFE_BITS: u32 = 0o777;
+
+/// What copies of many files share.
+pub(super) struct Transfer<'a> {
+    pub(super) vm: &'a Vm,
+    pub(super) progress: Progress,
+    pub(super) checksum: bool,
+}
+
+impl Transfer<'_> {
+    /// Replaces `to` in the guest atomically, with the permission bits of `from`.
+    pub(super) async fn upload(&self, from: &Path, to: &Path) -> Result<(), Failure> {
+        let mut source = tokio::fs::File::open(from).await.on_host("read", from)?;
+        let metadata = source.metadata().await.on_host("read", from)?;
+        if !metadata.is_file() {
+            let text = format!(
+                "cannot copy {}: it is not a regular file",
+                printable_path(from)
+            );
+            return Err(Failure::Told(text));
+        }
+        self.progress.file(printable_path(from), metadata.len());
+        let options =
+            WriteOptions::replace().permissions(metadata.permissions().mode() & SAFE_BITS);
+        let writer = self.vm.files().write_with(to, options).await;
+        let mut writer = writer.trying("write", to, self.vm)?;
+        let mut digest = Sha256::new();
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            if source.read_buf(&mut chunk).await.on_host("read", from)? == 0 {
+                break;
+            }
+            self.progress.add(chunk.len());
+            digest.update(&chunk);
+            writer.write(chunk).await.trying("write", to, self.vm)?;
+        }
+        let sent = writer.sent();
+        // The agent compares the size too; this finds a source that changed under us.
+        self.compare(sent, metadata.len(), from)?;
+        writer.finish().await.trying("write", to, self.vm)?;
+        self.tell(digest, to)
+    }
+
+    /// Replaces `to` on the host atomically: what is cut short leaves nothing.
+    pub(super) async fn download(&self, from: &Path, to: &Path) -> Result<(), Failure> {
+        let reader = self.vm.files().open(from).await;
+        let mut reader = reader.trying("read", from, self.vm)?;
+        let (size, mode) = (reader.metadata().size, reader.metadata().mode & SAFE_BITS);
+        self.progress.file(printable_path(from), size);
+        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let partial = tempfile::Builder::new()
+            .prefix(".guestline-")
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .on_host("write", to)?;
+        let (file, partial) = partial.into_parts();
+        let mut file = tokio::fs::File::from_std(file);
+        let (mut digest, mut received) = (Sha256::new(), 0);
+        while let Some(chunk) = reader.chunk().await.trying("read", from, self.vm)? {
+            received += chunk.len() as u64;
+            self.progress.add(chunk.len());
+            digest.update(&chunk);
+            file.write_all(&chunk).await.on_host("write", to)?;
+        }
+        file.flush().await.on_host("write", to)?;
+        // Files of /proc and /sys say 0 and have more.
+        if size != 0 {
+            self.compare(received, size, from)?;
+        }
+        let permissions = std::fs::Permissions::from_mode(mode);
+        file.set_permissions(permissions)
+            .await
+            .on_host("write", to)?;
+        partial
+            .persist(to)
+            .map_err(|error| error.error)
+            .on_host("write", to)?;
+        self.tell(digest, from)
+    }
+
+    fn compare(&self, copied: u64, expected: u64, path: &Path) -> Result<(), Failure> {
+        if copied == expected {
+            return Ok(());
+        }
+        let path = printable_path(path);
+        Err(Failure::Told(format!(
+            "cannot copy {path}: it changed meanwhile ({expected} bytes, then {copied}); copy it again"
+        )))
+    }
+
+    /// As sha256sum(1): the digest of what passed through here, and the guest's path.
+    fn tell(&self, digest: Sha256, guest: &Path) -> Result<(), Failure> {
+        if !self.checksum {
+            return Ok(());
+        }
+        print(format!("{}  {}\n", hex(&digest.finalize()), printable_path(guest)).as_bytes())
+    }
+}
