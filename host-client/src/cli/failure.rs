@@ -187,6 +187,7 @@ pub(super) fn explanation(reason: ErrorReason, errno: i32, step: &str, message: 
         ErrorReason::NoSpace => "the guest's disk is full".into(),
         ErrorReason::ReadOnlyFileSystem => "the guest's file system is read-only".into(),
         ErrorReason::SpecialFile => "it is a pipe, socket or device, not a file".into(),
+        ErrorReason::Unsupported if message.is_empty() => "this agent cannot do that".into(),
         _ => printable(message.as_bytes()),
     };
     format!("{words}{name}")
