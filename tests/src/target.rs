@@ -84,7 +84,7 @@ impl Target {
         }
         let endpoint = format!("unix:{}", socket.display()).parse()?;
         Ok(Self {
-            name: "local",
+            name: "local".into(),
             endpoint,
             owner: Some(owner),
         })
@@ -93,7 +93,7 @@ impl Target {
     /// A machine that answers at this endpoint.
     pub fn machine(name: &str, endpoint: Endpoint) -> Self {
         Self {
-            name,
+            name: name.into(),
             endpoint,
             owner: None,
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use guestline_client::{ConnectError, Endpoint, Error, RefusalReason, Vm};
+use guestline_client::{Endpoint, Error, RefusalReason, Vm};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -167,7 +167,8 @@ async fn connect(target: &Target) -> anyhow::Result<UnixStream> {
 
 async fn answer(peer: &mut UnixStream) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
-    let read = peer.take(2048).read_to_end(&mut bytes);
+    let mut bounded = peer.take(2048);
+    let read = bounded.read_to_end(&mut bytes);
     match tokio::time::timeout(Duration::from_secs(10), read)
         .await
         .context("no answer within 10 s")?

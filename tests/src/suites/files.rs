@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, ensure};
 use guestline_client::{ErrorReason, RenameMode, WriteOptions};
 
-use super::{expect_errno, isolation::shell, refusal};
+use super::{expect_errno, isolation::shell, put, refusal};
 use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
 
 const ENOENT: i32 = 2;
@@ -117,10 +117,7 @@ async fn special_files_are_refused_at_once(target: &Target) -> Outcome {
         );
         let error = refusal(
             path,
-            alice
-                .files()
-                .write_with(path, "x", WriteOptions::truncate())
-                .await,
+            put(&alice.files(), path, "x", WriteOptions::truncate()).await,
         )?;
         ensure!(
             error.reason() == Some(ErrorReason::SpecialFile),
@@ -186,13 +183,11 @@ async fn a_vanished_writer_leaves_the_old_content_and_no_trace(target: &Target) 
     let _ = files.remove_dir_all("torn").await;
     files.create_dir("torn").await?;
     files.write("torn/file", "old").await?;
-    for options in [WriteOptions::replace(), WriteOptions::create_new()] {
-        let path = if options == WriteOptions::replace() {
-            "torn/file"
-        } else {
-            "torn/new"
-        };
-        let mut writer = files.create(path, options).await?;
+    for (path, options) in [
+        ("torn/file", WriteOptions::replace()),
+        ("torn/new", WriteOptions::create_new()),
+    ] {
+        let mut writer = files.write_with(path, options).await?;
         writer.write(pattern(3_000_000)).await?;
         // Gone without `finish`.
         drop(writer);
@@ -257,27 +252,17 @@ async fn the_modes_of_writing_do_what_they_say(target: &Target) -> Outcome {
     let files = target.user("alice").files();
     let _ = files.remove_dir_all("modes").await;
     files.create_dir("modes").await?;
-    files
-        .write_with("modes/f", "0123456789", WriteOptions::create_new())
-        .await?;
+    put(&files, "modes/f", "0123456789", WriteOptions::create_new()).await?;
     expect_errno(
         "creating it again",
-        files
-            .write_with("modes/f", "x", WriteOptions::create_new())
-            .await,
+        put(&files, "modes/f", "x", WriteOptions::create_new()).await,
         EEXIST,
     )?;
-    files
-        .write_with("modes/f", "ab", WriteOptions::at(4))
-        .await?;
+    put(&files, "modes/f", "ab", WriteOptions::at(4)).await?;
     ensure!(files.read("modes/f").await? == b"0123ab6789");
-    files
-        .write_with("modes/f", "!", WriteOptions::append())
-        .await?;
+    put(&files, "modes/f", "!", WriteOptions::append()).await?;
     ensure!(files.read("modes/f").await? == b"0123ab6789!");
-    files
-        .write_with("modes/f", "short", WriteOptions::truncate())
-        .await?;
+    put(&files, "modes/f", "short", WriteOptions::truncate()).await?;
     ensure!(files.read("modes/f").await? == b"short");
     shell(
         &target.user("alice"),
@@ -294,9 +279,13 @@ async fn the_modes_of_writing_do_what_they_say(target: &Target) -> Outcome {
         files.stat("modes/f").await?.mode == 0o640,
         "the mode was not kept"
     );
-    files
-        .write_with("modes/a/b/c", "deep", WriteOptions::replace().parents(true))
-        .await?;
+    put(
+        &files,
+        "modes/a/b/c",
+        "deep",
+        WriteOptions::replace().parents(true),
+    )
+    .await?;
     ensure!(files.read("modes/a/b/c").await? == b"deep");
     Ok(())
 }

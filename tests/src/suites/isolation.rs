@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use guestline_client::{Vm, WriteOptions};
 
-use super::expect_errno;
+use super::{expect_errno, put};
 use crate::{cases, runner::Outcome, target::Target};
 
 const EACCES: i32 = 13;
@@ -23,12 +23,8 @@ cases![
 async fn a_file_of_roots_is_refused_by_every_path(target: &Target) -> Outcome {
     let (root, alice) = (target.user("root"), target.user("alice"));
     let options = WriteOptions::replace().permissions(0o600);
-    root.files()
-        .write_with("/root/secret", "roots", options.clone())
-        .await?;
-    root.files()
-        .write_with("/var/tmp/secret", "roots", options)
-        .await?;
+    put(&root.files(), "/root/secret", "roots", options.clone()).await?;
+    put(&root.files(), "/var/tmp/secret", "roots", options).await?;
     let _ = alice.files().remove_file("link").await;
     alice.files().symlink("/var/tmp/secret", "link").await?;
     for path in [
@@ -43,10 +39,7 @@ async fn a_file_of_roots_is_refused_by_every_path(target: &Target) -> Outcome {
             alice.files().read(path).await,
             EACCES,
         )?;
-        let write = alice
-            .files()
-            .write_with(path, "mine", WriteOptions::truncate())
-            .await;
+        let write = put(&alice.files(), path, "mine", WriteOptions::truncate()).await;
         expect_errno(&format!("writing {path}"), write, EACCES)?;
         ensure!(
             !shell(&alice, &format!("cat {path}")).await?.0,
@@ -162,10 +155,13 @@ async fn a_write_clears_the_setuid_bit_as_the_kernel_says(target: &Target) -> Ou
     .await?;
     ensure!(made, "cannot prepare the file");
     ensure!(root.files().stat("/var/tmp/suid").await?.mode == 0o4775);
-    alice
-        .files()
-        .write_with("/var/tmp/suid", "evil", WriteOptions::truncate())
-        .await?;
+    put(
+        &alice.files(),
+        "/var/tmp/suid",
+        "evil",
+        WriteOptions::truncate(),
+    )
+    .await?;
     let after = root.files().stat("/var/tmp/suid").await?;
     ensure!(
         after.mode & 0o6000 == 0 && after.uid == 0,

@@ -8,7 +8,8 @@ pub mod processes;
 pub mod system;
 
 use anyhow::{Context, bail};
-use guestline_client::Error;
+use bytes::Bytes;
+use guestline_client::{Error, Files, WriteOptions};
 
 /// Cases for every target.
 pub fn everywhere() -> Vec<&'static [crate::runner::Case]> {
@@ -36,4 +37,16 @@ fn expect_errno<T>(what: &str, result: Result<T, Error>, errno: i32) -> anyhow::
         return Err(error).with_context(|| format!("{what}: expected errno {errno}"));
     }
     Ok(())
+}
+
+/// Writes a file in one of the modes.
+async fn put(
+    files: &Files,
+    path: &str,
+    content: impl Into<Bytes>,
+    options: WriteOptions,
+) -> Result<(), Error> {
+    let mut writer = files.write_with(path, options).await?;
+    writer.write(content).await?;
+    writer.finish().await.map(drop)
 }
