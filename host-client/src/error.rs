@@ -32,7 +32,7 @@ pub enum Error {
         text: String,
     },
     /// The guest tried, and it failed there.
-    #[error("{operation} {}: {message}", path.display())]
+    #[error("{message}")]
     Operation {
         /// What went wrong, to match on.
         reason: ErrorReason,

@@ -25,6 +25,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     if target.is_machine() {
         cases.push(suites::machine::CASES);
     }
+    if target.name() == "debian" {
+        cases.push(suites::debian::CASES);
+    }
     let mut total = Tally::default();
     for cases in cases {
         let tally = runner::run(&target, cases, filter).await;

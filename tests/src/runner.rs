@@ -62,7 +62,7 @@ pub async fn run(target: &Target, cases: &[Case], filter: &str) -> Tally {
             }
             Err(error) => {
                 tally.failed += 1;
-                println!("test {}::{name} ... FAILED\n    {error:?}", target.name());
+                println!("test {}::{name} ... FAILED\n    {error:#}", target.name());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The cases by subject. Numbers in comments are those of the promises that a case shows.
 
 pub mod connections;
+pub mod debian;
 pub mod files;
 pub mod isolation;
 pub mod machine;

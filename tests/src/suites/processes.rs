@@ -44,11 +44,9 @@ async fn every_exit_code_is_exact(target: &Target) -> Outcome {
 async fn the_signal_that_killed_is_told(target: &Target) -> Outcome {
     let alice = target.user("alice");
     for signal in [1, 2, 3, 6, 9, 13, 15, 34] {
-        let status = alice
-            .shell(format!("kill -{signal} $$"))
-            .output()
-            .await?
-            .status;
+        let child = alice.command("sleep").arg("1000").spawn().await?;
+        child.input().signal(signal, SignalTarget::Leader).await;
+        let status = child.wait().await?;
         ensure!(
             status.signal == Some(signal) && status.code.is_none(),
             "signal {signal} gave {status:?}"
