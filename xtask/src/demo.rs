@@ -3,9 +3,9 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{BufRead, BufReader, Write},
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -102,15 +102,7 @@ impl Demo {
             let id = self.succeed(user, &["exec", "--", "id"])?;
             ensure!(id.starts_with(&format!("uid={uid}({user})")), "{id}");
         }
-        let counted = self.succeed(
-            "alice",
-            &[
-                "exec",
-                "--shell",
-                "for i in 1 2 3; do echo line $i; sleep 0.2; done",
-            ],
-        )?;
-        ensure!(counted == "line 1\nline 2\nline 3\n", "{counted:?}");
+        self.streamed()?;
         let (piped, _) = self.run(
             "alice",
             &["exec", "--shell", "printf 'b\\na\\n' | sort; exit 3"],
@@ -120,6 +112,33 @@ impl Demo {
             "{piped:?}"
         );
         println!("  exit code 3");
+        Ok(())
+    }
+
+    /// Output is shown as it comes: the first line long before the program ends.
+    fn streamed(&self) -> anyhow::Result<()> {
+        let line = "for i in 1 2 3; do echo line $i; sleep 0.3; done";
+        let mut command = self.command("alice", &["exec", "--shell", line]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run guestline")?;
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        let (mut lines, mut arrivals) = (Vec::new(), Vec::new());
+        for line in BufReader::new(stdout).lines() {
+            lines.push(line?);
+            arrivals.push(Instant::now());
+            println!("  {}", lines[lines.len() - 1]);
+        }
+        ensure!(
+            child.wait()?.success() && lines == ["line 1", "line 2", "line 3"],
+            "{lines:?}"
+        );
+        let spread = arrivals[2] - arrivals[0];
+        ensure!(
+            spread >= Duration::from_millis(300),
+            "all came at once, within {spread:?}"
+        );
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 pub mod connections;
 pub mod debian;
+pub mod faults;
 pub mod files;
 pub mod isolation;
 pub mod machine;
@@ -20,6 +21,7 @@ pub fn everywhere() -> Vec<&'static [crate::runner::Case]> {
         files::CASES,
         processes::CASES,
         system::CASES,
+        faults::CASES,
     ]
 }
 

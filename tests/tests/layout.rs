@@ -1,0 +1,124 @@
+//! Who knows whom: the arrows of docs/architecture.md, held by looking at the sources.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace")
+}
+
+/// All Rust files below a folder, with their text less comments.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)
+            .expect("a folder of the workspace")
+            .flatten()
+        {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file");
+                let code = text
+                    .lines()
+                    .filter(|line| !line.trim_start().starts_with("//"));
+                let code = code.collect::<Vec<_>>().join("\n");
+                found.push((path, code));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no sources below {folder}");
+    found
+}
+
+fn assert_nowhere(folder: &str, except: &[&str], words: &[&str]) {
+    for (path, code) in sources(folder) {
+        let shown = path
+            .strip_prefix(root())
+            .expect("below the root")
+            .display()
+            .to_string();
+        if except.iter().any(|allowed| shown.starts_with(allowed)) {
+            continue;
+        }
+        for word in words {
+            assert!(!code.contains(word), "{shown} must not know {word:?}");
+        }
+    }
+}
+
+#[test]
+fn grpc_is_named_in_worker_and_rpc_alone() {
+    let allowed = ["agent/src/worker", "agent/src/rpc"];
+    assert_nowhere(
+        "agent/src",
+        &allowed,
+        &["tonic::", "tonic_", "prost::", "prost_"],
+    );
+    assert_nowhere("machine/src", &[], &["tonic", "prost"]);
+}
+
+#[test]
+fn unsafe_is_in_sys_alone() {
+    for folder in [
+        "agent/src",
+        "host-client/src",
+        "machine/src",
+        "xtask/src",
+        "tests/src",
+        "proto",
+    ] {
+        assert_nowhere(
+            folder,
+            &["agent/src/sys"],
+            &["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"],
+        );
+    }
+}
+
+#[test]
+fn the_agents_domains_know_neither_rpc_nor_listener_nor_worker() {
+    for domain in ["files", "processes", "system", "network", "sys"] {
+        let upward = ["crate::rpc", "crate::listener", "crate::worker"];
+        assert_nowhere(&format!("agent/src/{domain}"), &[], &upward);
+    }
+    assert_nowhere(
+        "agent/src/listener",
+        &[],
+        &[
+            "crate::rpc",
+            "crate::worker",
+            "crate::files",
+            "crate::processes",
+        ],
+    );
+    assert_nowhere("agent/src/rpc", &[], &["crate::listener", "crate::worker"]);
+}
+
+#[test]
+fn one_file_names_the_grpc_codes() {
+    assert_nowhere(
+        "agent/src",
+        &["agent/src/rpc/status.rs"],
+        &["tonic::Code", " Code::", "(Code::"],
+    );
+}
+
+#[test]
+fn agent_and_client_never_meet() {
+    let manifest = |folder: &str| {
+        fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest")
+    };
+    assert!(!manifest("agent").contains("guestline-client"));
+    assert!(!manifest("host-client").contains("guestline-agent"));
+    assert!(
+        !manifest("machine").contains("guestline-client")
+            && !manifest("machine").contains("guestline-proto")
+    );
+}
