@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 
-    /// Where to listen: vsock:PORT for the host, unix:PATH for tests. May be given more than once. [default: vsock:777]
+    /// Where to listen: vsock:PORT for the host, unix:PATH for tests; may be given more than once, and is vsock:777 otherwise
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<ListenAddress>,
 

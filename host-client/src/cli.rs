@@ -42,7 +42,7 @@ struct Arguments {
 
 #[derive(Debug, clap::Args)]
 struct Target {
-    /// Where the agent is: vsock:CID[:PORT], hybrid:SOCKET[:PORT] or unix:SOCKET
+    /// Where the agent is: `vsock:CID`, `hybrid:SOCKET` or `unix:SOCKET`; the first two may end in `:PORT`
     #[arg(long, global = true, env = "GUESTLINE_VM", value_name = "ENDPOINT")]
     vm: Option<Endpoint>,
     /// The Linux user to be in the guest
