@@ -50,7 +50,7 @@ pub(super) fn environment(account: &Account, spec: &ProcessSpec) -> Environment 
     environment
 }
 
-/// What to try in turn for this argv[0], by the rules of execvp(3): an empty folder is the working directory.
+/// What to try in turn for this program name, by the rules of execvp(3): an empty folder is the working directory.
 pub(super) fn candidates(program: &[u8], environment: &Environment) -> Vec<Vec<u8>> {
     if program.is_empty() {
         return Vec::new();

@@ -82,7 +82,7 @@ fn patiently(start: impl Fn() -> Result<Pid, StepError>) -> Result<Pid, StepErro
     start()
 }
 
-/// The argument vector that the spec comes to, argv[0] as the program will see it.
+/// The argument vector that the spec comes to, its first word as the program will see it.
 pub(super) fn arguments(account: &Account, command: &Command) -> Vec<Vec<u8>> {
     match command {
         Command::Arguments(arguments) => arguments.clone(),

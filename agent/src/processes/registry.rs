@@ -65,7 +65,7 @@ impl ProcessRegistry {
         *self.0.live.borrow()
     }
 
-    /// Tells of each change of [`ProcessRegistry::live`].
+    /// Tells of each change of how many there are: programs that run, and ended ones whose leftovers still hold their output.
     pub(crate) fn watch_live(&self) -> watch::Receiver<usize> {
         self.0.live.subscribe()
     }
