@@ -20,7 +20,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -123,21 +123,34 @@ impl ControlSocket {
         send(self.0.get_ref().as_raw_fd(), message, socket)
     }
 
-    /// The next message, and the socket that came with it. Cancel-safe.
-    pub(crate) async fn receive<M: DeserializeOwned>(
-        &self,
-    ) -> Result<(M, Option<OwnedFd>), ControlError> {
+    /// The listener's side: the next report. Cancel-safe.
+    ///
+    /// Takes no descriptors: those that a worker sends along are discarded by the kernel. Were they installed here, a
+    /// user could fill the listener's table with them, or have it close(2) a file of a FUSE that never answers.
+    pub(crate) async fn receive_report(&self) -> Result<Report, ControlError> {
+        let read = |fd: &OwnedFd| {
+            let mut bytes = vec![0; MAX_MESSAGE];
+            let length = recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
+            bytes.truncate(length);
+            Ok(bytes)
+        };
+        let received = self.0.async_io(Interest::READABLE, read).await;
+        decode(&received.map_err(|error| ControlError::Socket(errno_of(&error)))?)
+    }
+
+    /// The worker's side: the next order, and the socket that came with it. Cancel-safe.
+    pub(crate) async fn receive_order(&self) -> Result<(Order, Option<OwnedFd>), ControlError> {
         let received = self
             .0
             .async_io(Interest::READABLE, |fd| receive(fd).map_err(Into::into))
             .await;
         let (bytes, socket) = received.map_err(|error| ControlError::Socket(errno_of(&error)))?;
-        decode(&bytes).map(|message| (message, socket))
+        decode(&bytes).map(|order| (order, socket))
     }
 }
 
-/// Waits for the next message on a blocking control socket, before there is a runtime.
-pub(crate) fn receive_blocking<M: DeserializeOwned>(fd: &OwnedFd) -> Result<M, ControlError> {
+/// Waits for the first order on a blocking control socket, before there is a runtime.
+pub(crate) fn receive_blocking(fd: &OwnedFd) -> Result<Order, ControlError> {
     let (bytes, _) = receive(fd).map_err(ControlError::Socket)?;
     decode(&bytes)
 }
@@ -183,7 +196,10 @@ fn receive(fd: &OwnedFd) -> Result<(Vec<u8>, Option<OwnedFd>), Errno> {
     let mut socket = None;
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = control {
-            socket = fds.into_iter().next().map(descriptors::own_received);
+            // There is room for two in the padding; each that was installed is owned, and the last one kept.
+            for fd in fds {
+                socket = Some(descriptors::own_received(fd));
+            }
         }
     }
     let length = message.bytes;
@@ -228,7 +244,7 @@ mod tests {
         let (passed, other) = pair();
         left.send(&Order::Serve, Some(passed.as_fd())).unwrap();
         drop(passed);
-        let (order, socket) = right.receive::<Order>().await.unwrap();
+        let (order, socket) = right.receive_order().await.unwrap();
         assert!(matches!(order, Order::Serve));
         nix::unistd::write(socket.unwrap(), b"x").unwrap();
         assert_eq!(nix::unistd::read(&other, &mut [0; 8]), Ok(1));
@@ -240,12 +256,12 @@ mod tests {
         let right = ControlSocket::new(right).unwrap();
         nix::unistd::write(&left, &[0xff; 100]).unwrap();
         assert!(matches!(
-            right.receive::<Report>().await,
+            right.receive_report().await,
             Err(ControlError::Malformed)
         ));
         drop(left);
         assert!(matches!(
-            right.receive::<Report>().await,
+            right.receive_report().await,
             Err(ControlError::Closed)
         ));
     }
@@ -259,5 +275,22 @@ mod tests {
             matches!(error, Some(ControlError::Socket(Errno::EAGAIN))),
             "{error:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn descriptors_that_a_worker_sends_do_not_arrive() {
+        let (left, right) = pair();
+        let (left, right) = (
+            ControlSocket::new(left).unwrap(),
+            ControlSocket::new(right).unwrap(),
+        );
+        let (passed, other) = pair();
+        left.send(&Report::Idle { served: 7 }, Some(passed.as_fd()))
+            .unwrap();
+        drop(passed);
+        let report = right.receive_report().await.unwrap();
+        assert!(matches!(report, Report::Idle { served: 7 }));
+        // The only other holder of the passed end was the message: its peer is at its end.
+        assert_eq!(nix::unistd::read(&other, &mut [0; 8]), Ok(0));
     }
 }

@@ -417,8 +417,8 @@ async fn listen_to(
     events: mpsc::Sender<Event>,
 ) {
     let error = loop {
-        match control.receive::<Report>().await {
-            Ok((report, _)) => {
+        match control.receive_report().await {
+            Ok(report) => {
                 let _ = events.send(Event::Report(id, report)).await;
             }
             Err(error) => break error,

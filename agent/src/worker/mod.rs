@@ -134,7 +134,7 @@ impl Worker {
                 self.idle_timeout
             };
             tokio::select! {
-                order = self.control.receive::<Order>(), if !ending => match order {
+                order = self.control.receive_order(), if !ending => match order {
                     Ok((Order::Serve, Some(socket))) => {
                         served += 1;
                         serve_socket(socket, &activity, &sockets).await;
