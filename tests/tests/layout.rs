@@ -103,9 +103,11 @@ fn the_agents_domains_know_neither_rpc_nor_listener_nor_worker() {
 
 #[test]
 fn one_file_names_the_grpc_codes() {
+    // And the tests that look at what it gave.
+    let allowed = ["agent/src/rpc/status.rs", "agent/src/rpc/files/tests.rs"];
     assert_nowhere(
         "agent/src",
-        &["agent/src/rpc/status.rs"],
+        &allowed,
         &["tonic::Code", " Code::", "(Code::"],
     );
 }
