@@ -62,6 +62,14 @@ pub enum MachineError {
         /// What was given.
         name: String,
     },
+    /// A user that cannot be made.
+    #[error(
+        "{name:?} is no name for a new user: use a-z, 0-9, _ and -, at most 32, and none that is there already"
+    )]
+    InvalidUser {
+        /// What was given.
+        name: String,
+    },
     /// The machine ended before its agent answered.
     #[error("machine {name:?} ended before its agent answered; the end of its console:\n{console}")]
     Died {

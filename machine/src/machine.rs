@@ -76,6 +76,9 @@ impl Machine {
         fs::write(&initramfs, bytes).map_err(MachineError::file("write", &initramfs))?;
 
         let (vsock, helper) = start_vsock(setup, record, detached)?;
+        // Known from now on, so that a failure below ends it.
+        let helper_pid: Vec<u32> = helper.iter().map(Child::id).collect();
+        record.keep_processes(&helper_pid)?;
         let qemu = setup.qemu()?;
         let kvm = kvm_works();
         let accelerator = if kvm {
@@ -183,10 +186,9 @@ fn start_vsock(
         .open("/dev/vhost-vsock")
         .is_ok()
     {
-        // Unique among the machines of this host, as far as a process id is.
         return Ok((
             Vsock::Kernel {
-                cid: 0x1000 + std::process::id(),
+                cid: own_cid(record.name()),
             },
             None,
         ));
@@ -215,6 +217,14 @@ fn start_vsock(
         thread::sleep(Duration::from_millis(5));
     }
     Ok((Vsock::Hybrid { path }, Some(helper)))
+}
+
+/// A CID of the machine's own, from its name and our process: QEMU says so if another has it.
+fn own_cid(name: &str) -> u32 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    (name, std::process::id()).hash(&mut hasher);
+    0x1000 + (hasher.finish() as u32 >> 2)
 }
 
 /// A command that ends with the thread that starts it, by prctl(2)'s PR_SET_PDEATHSIG, unless it is detached.
