@@ -27,7 +27,7 @@ use thiserror::Error;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
-    sys::{descriptors, readiness::watch},
+    sys::{descriptors, errno_of, readiness::watch},
     system::accounts::Account,
 };
 
@@ -212,10 +212,6 @@ fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, ControlError> {
         return Err(ControlError::Closed);
     }
     postcard::from_bytes(bytes).map_err(|_| ControlError::Malformed)
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 #[cfg(test)]

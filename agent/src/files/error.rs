@@ -8,6 +8,8 @@ use std::{
 use nix::errno::Errno;
 use thiserror::Error;
 
+use crate::sys::errno_of;
+
 /// Why a call on files failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum FileError {
@@ -114,9 +116,4 @@ impl<T> At<T> for io::Result<T> {
     fn at(self, operation: Operation, path: &Path) -> Result<T, FileError> {
         self.map_err(|error| errno_of(&error)).at(operation, path)
     }
-}
-
-/// The errno of an error that the standard library passed on. It makes a few itself: a write of no bytes, say.
-fn errno_of(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use guestline_proto::hello::{RefusalReason, Reply, Username};
+use guestline_proto::hello::{RefusalReason, Username};
 use tokio::{io::Interest, task::AbortHandle, time::timeout};
 
 use super::{
@@ -65,50 +65,31 @@ impl Connections {
         };
         let opening = timeout(HELLO_DEADLINE, opening::read_opening(&socket)).await;
         let socket = socket.into_inner();
-        let refused = match opening {
-            Ok(Ok(Opening::Plain)) => match self.find_account(&Username::root()) {
-                Ok(account) => {
-                    return self
-                        .workers
-                        .place(Placement {
-                            account,
-                            socket,
-                            greet: false,
-                        })
-                        .await;
-                }
-                // A plain client expects HTTP/2, and would not understand a line.
-                Err((reason, text)) => return turned_away(reason, &text),
-            },
-            Ok(Ok(Opening::Hello(hello))) => match self.find_account(&hello.user) {
-                Ok(account) => {
-                    return self
-                        .workers
-                        .place(Placement {
-                            account,
-                            socket,
-                            greet: true,
-                        })
-                        .await;
-                }
-                Err(refused) => refused,
-            },
+        let (user, greet) = match opening {
+            Ok(Ok(Opening::Plain)) => (Username::root(), false),
+            Ok(Ok(Opening::Hello(hello))) => (hello.user, true),
             Ok(Err(OpeningError::Closed | OpeningError::Socket(_))) => return,
-            Ok(Err(error)) => (RefusalReason::BadHello, error.to_string()),
-            Err(_) => (
-                RefusalReason::BadHello,
-                format!("no hello within {} s", HELLO_DEADLINE.as_secs()),
-            ),
+            Ok(Err(error)) => {
+                return turn_away(&socket, RefusalReason::BadHello, error.to_string());
+            }
+            Err(_) => {
+                let text = format!("no hello within {} s", HELLO_DEADLINE.as_secs());
+                return turn_away(&socket, RefusalReason::BadHello, text);
+            }
         };
-        let (reason, text) = refused;
-        turned_away(reason, &text);
-        opening::answer(
-            &socket,
-            &Reply::Refused {
-                reason: Some(reason),
-                text,
-            },
-        );
+        match self.find_account(&user) {
+            Ok(account) => {
+                let placement = Placement {
+                    account,
+                    socket,
+                    greet,
+                };
+                self.workers.place(placement).await;
+            }
+            Err((reason, text)) if greet => turn_away(&socket, reason, text),
+            // A plain client expects HTTP/2, and would not understand a line.
+            Err((reason, text)) => log_refusal(reason, &text),
+        }
     }
 
     /// The account of a user whom the host may become.
@@ -131,6 +112,11 @@ impl Connections {
     }
 }
 
-fn turned_away(reason: RefusalReason, text: &str) {
+fn turn_away(socket: &OwnedFd, reason: RefusalReason, text: String) {
+    log_refusal(reason, &text);
+    opening::refuse(socket, reason, text);
+}
+
+fn log_refusal(reason: RefusalReason, text: &str) {
     tracing::warn!(reason = reason.as_str(), text, "turned a connection away");
 }

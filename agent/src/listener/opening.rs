@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use guestline_proto::hello::{Hello, HelloError, MAX_LINE, Reply};
+use guestline_proto::hello::{Hello, HelloError, MAX_LINE, RefusalReason, Reply};
 use nix::{
     errno::Errno,
     sys::socket::{MsgFlags, recv, send},
@@ -69,6 +69,12 @@ pub(super) async fn read_opening(socket: &AsyncFd<OwnedFd>) -> Result<Opening, O
 pub(super) fn answer(socket: &OwnedFd, reply: &Reply) {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let _ = send(socket.as_raw_fd(), reply.to_line().as_bytes(), flags);
+}
+
+/// Answers that the connection is turned away, and why.
+pub(super) fn refuse(socket: &OwnedFd, reason: RefusalReason, text: String) {
+    let reason = Some(reason);
+    answer(socket, &Reply::Refused { reason, text });
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -36,7 +36,7 @@ use tokio::sync::mpsc;
 use super::{account_watch, opening};
 use crate::{
     control::{ControlError, ControlSocket, LogLevel, MAX_LOG_TEXT, Order, Report, Services},
-    system::accounts::{self, Account},
+    system::accounts::{Account, Accounts},
 };
 
 /// Events that wait for the table's task; more make their senders wait.
@@ -290,22 +290,14 @@ impl Table {
     }
 
     fn drain_changed(&mut self) {
+        let accounts = Accounts::read();
+        let same = |account| accounts.as_ref().is_ok_and(|all| all.has(account));
         let changed = |id: &&WorkerId| {
-            let worker = &self.workers.get(*id);
-            worker.is_some_and(|worker| {
-                !accounts::find(&worker.account.name)
-                    .is_ok_and(|now| now.as_ref() == Some(&worker.account))
-            })
+            let worker = self.workers.get(*id);
+            worker.is_some_and(|worker| !same(&worker.account))
         };
-        for id in self
-            .current
-            .values()
-            .filter(changed)
-            .copied()
-            .collect::<Vec<_>>()
-        {
-            self.drain(id);
-        }
+        let changed: Vec<WorkerId> = self.current.values().filter(changed).copied().collect();
+        changed.into_iter().for_each(|id| self.drain(id));
     }
 
     fn gone(&mut self, id: WorkerId, error: &ControlError) {
@@ -387,13 +379,7 @@ impl Worker {
 
 fn refuse(placement: Placement, reason: RefusalReason, text: &str) {
     if placement.greet {
-        opening::answer(
-            &placement.socket,
-            &Reply::Refused {
-                reason: Some(reason),
-                text: text.into(),
-            },
-        );
+        opening::refuse(&placement.socket, reason, text.into());
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     sys::{
+        errno_of,
         spawn::{Program, Step, StepError, spawn},
         terminal,
     },
@@ -171,8 +172,7 @@ fn with_pipes(spec: &ProcessSpec) -> Result<(OurEnds, ChildEnds), Errno> {
         nonblocking(&writer)?;
         (reader, Some(writer))
     } else {
-        let null = File::open("/dev/null")
-            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32)))?;
+        let null = File::open("/dev/null").map_err(|error| errno_of(&error))?;
         (null.into(), None)
     };
     let (stdout, child_stdout) = output_pipe()?;

@@ -22,7 +22,7 @@ use super::{
     run::Running,
     spec::{OnDisconnect, ProcessSpec},
 };
-use crate::system::accounts::Account;
+use crate::{sys::errno_of, system::accounts::Account};
 
 /// Programs at once. Each takes up to seven descriptors, and 256 KiB of output that waits for its client.
 pub(crate) const MAX_LIVE: usize = 1024;
@@ -182,7 +182,7 @@ fn not_watched(error: &io::Error) -> RunError {
     RunError::Start {
         operation: "watch",
         subject: Vec::new(),
-        source: Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32)),
+        source: errno_of(error),
     }
 }
 

@@ -7,21 +7,21 @@ mod upload;
 use std::path::PathBuf;
 
 use guestline_proto::v1::{
-    ChecksumRequest, ChecksumResponse, CopyRequest, CopyResponse, ErrorReason,
-    GetExtendedAttributesRequest, GetExtendedAttributesResponse, LinkRequest, LinkResponse,
-    ListRequest, ListResponse, MakeDirectoryRequest, MakeDirectoryResponse, PullRequest,
-    PullResponse, PushRequest, PushResponse, ReadLinkRequest, ReadLinkResponse, ReadRequest,
-    ReadResponse, RemoveRequest, RemoveResponse, RenameRequest, RenameResponse,
-    SetAttributesRequest, SetAttributesResponse, SetExtendedAttributesRequest,
-    SetExtendedAttributesResponse, SpaceRequest, SpaceResponse, StatRequest, StatResponse,
-    WatchRequest, WatchResponse, WriteRequest, WriteResponse, files_server::Files,
-    read_response::Message,
+    ChecksumRequest, ChecksumResponse, CopyRequest, CopyResponse, GetExtendedAttributesRequest,
+    GetExtendedAttributesResponse, LinkRequest, LinkResponse, ListRequest, ListResponse,
+    MakeDirectoryRequest, MakeDirectoryResponse, PullRequest, PullResponse, PushRequest,
+    PushResponse, ReadLinkRequest, ReadLinkResponse, ReadRequest, ReadResponse, RemoveRequest,
+    RemoveResponse, RenameRequest, RenameResponse, SetAttributesRequest, SetAttributesResponse,
+    SetExtendedAttributesRequest, SetExtendedAttributesResponse, SpaceRequest, SpaceResponse,
+    StatRequest, StatResponse, WatchRequest, WatchResponse, WriteRequest, WriteResponse,
+    files_server::Files, read_response::Message,
 };
 use tonic::{Request, Response, Status, Streaming};
 
 use self::convert::{Home, Page, bytes_of, metadata_of, space_of};
 use super::{
     blocking::{BlockingStream, Deadline, Sink, blocking, blocking_stream},
+    not_yet,
     status::Failure,
 };
 use crate::files;
@@ -210,42 +210,42 @@ impl Files for FilesService {
         &self,
         _request: Request<GetExtendedAttributesRequest>,
     ) -> Result<Response<GetExtendedAttributesResponse>, Status> {
-        Err(unsupported("get extended attributes"))
+        Err(not_yet("get extended attributes"))
     }
 
     async fn set_extended_attributes(
         &self,
         _request: Request<SetExtendedAttributesRequest>,
     ) -> Result<Response<SetExtendedAttributesResponse>, Status> {
-        Err(unsupported("set extended attributes"))
+        Err(not_yet("set extended attributes"))
     }
 
     async fn checksum(
         &self,
         _request: Request<ChecksumRequest>,
     ) -> Result<Response<ChecksumResponse>, Status> {
-        Err(unsupported("checksum"))
+        Err(not_yet("checksum"))
     }
 
     async fn watch(
         &self,
         _request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(unsupported("watch"))
+        Err(not_yet("watch"))
     }
 
     async fn pull(
         &self,
         _request: Request<PullRequest>,
     ) -> Result<Response<Self::PullStream>, Status> {
-        Err(unsupported("pull"))
+        Err(not_yet("pull"))
     }
 
     async fn push(
         &self,
         _request: Request<Streaming<PushRequest>>,
     ) -> Result<Response<PushResponse>, Status> {
-        Err(unsupported("push"))
+        Err(not_yet("push"))
     }
 }
 
@@ -275,11 +275,6 @@ fn send_listing(listing: &files::Listing, sink: &Sink<ListResponse>) -> Result<(
         let _ = sink.send(rest);
     }
     Ok(())
-}
-
-fn unsupported(operation: &'static str) -> Status {
-    let text = "this agent does not have this yet";
-    Failure::refused(ErrorReason::Unsupported, operation, text).into()
 }
 
 #[cfg(test)]

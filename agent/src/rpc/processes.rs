@@ -14,7 +14,7 @@ use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::{request::Start, run::RunAnswers};
-use super::status::Failure;
+use super::{not_yet, status::Failure};
 use crate::{
     processes::{ProcessId, ProcessRegistry, RunError, SignalError},
     system::accounts::Account,
@@ -58,14 +58,14 @@ impl guestline_proto::v1::processes_server::Processes for ProcessesService {
     }
 
     async fn start(&self, _: Request<StartRequest>) -> Result<Response<StartResponse>, Status> {
-        Err(not_yet("start").into())
+        Err(not_yet("start"))
     }
 
     async fn attach(
         &self,
         _: Request<Streaming<AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        Err(not_yet("attach").into())
+        Err(not_yet("attach"))
     }
 
     async fn list(
@@ -89,14 +89,6 @@ impl guestline_proto::v1::processes_server::Processes for ProcessesService {
             .map_err(Failure::from)?;
         Ok(Response::new(SignalResponse {}))
     }
-}
-
-fn not_yet(operation: &'static str) -> Failure {
-    Failure::refused(
-        ErrorReason::Unsupported,
-        operation,
-        "this agent does not have this yet",
-    )
 }
 
 impl From<RunError> for Failure {

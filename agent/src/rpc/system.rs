@@ -16,7 +16,7 @@ use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
 use super::{
-    blocking::{BlockingStream, Deadline, blocking, blocking_stream},
+    blocking::{BlockingStream, Deadline, Sink, blocking, blocking_stream},
     not_yet,
     status::Failure,
 };
@@ -60,17 +60,9 @@ impl System for SystemService {
         request: Request<ListUsersRequest>,
     ) -> Result<Response<Self::ListUsersStream>, Status> {
         let stream = blocking_stream(Deadline::of(&request), |sink| {
-            let users: Vec<User> = accounts::users()?.iter().map(user_message).collect();
-            for users in users.chunks(PAGE) {
-                if sink
-                    .send(ListUsersResponse {
-                        users: users.to_vec(),
-                    })
-                    .is_err()
-                {
-                    break;
-                }
-            }
+            let users = accounts::users()?;
+            let users = users.iter().map(user_message).collect();
+            send_pages(sink, users, |users| ListUsersResponse { users });
             Ok(())
         });
         Ok(Response::new(stream?))
@@ -81,17 +73,9 @@ impl System for SystemService {
         request: Request<ListGroupsRequest>,
     ) -> Result<Response<Self::ListGroupsStream>, Status> {
         let stream = blocking_stream(Deadline::of(&request), |sink| {
-            let groups: Vec<Group> = accounts::groups()?.iter().map(group_message).collect();
-            for groups in groups.chunks(PAGE) {
-                if sink
-                    .send(ListGroupsResponse {
-                        groups: groups.to_vec(),
-                    })
-                    .is_err()
-                {
-                    break;
-                }
-            }
+            let groups = accounts::groups()?;
+            let groups = groups.iter().map(group_message).collect();
+            send_pages(sink, groups, |groups| ListGroupsResponse { groups });
             Ok(())
         });
         Ok(Response::new(stream?))
@@ -208,6 +192,15 @@ impl System for SystemService {
         _: Request<proto::ShutdownRequest>,
     ) -> Result<Response<proto::ShutdownResponse>, Status> {
         Err(not_yet("shutdown"))
+    }
+}
+
+/// Ends early when the client is gone.
+fn send_pages<T: Clone, R>(sink: &Sink<R>, all: Vec<T>, page: impl Fn(Vec<T>) -> R) {
+    for items in all.chunks(PAGE) {
+        if sink.send(page(items.to_vec())).is_err() {
+            break;
+        }
     }
 }
 

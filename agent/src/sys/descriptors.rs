@@ -8,6 +8,8 @@ use nix::{
     libc,
 };
 
+use super::errno_of;
+
 /// Owns a descriptor that the kernel has just given this process in an SCM_RIGHTS message.
 pub(crate) fn own_received(fd: RawFd) -> OwnedFd {
     // SAFETY: recvmsg(2) has just installed this descriptor, and its number was taken out of the message once.
@@ -39,8 +41,4 @@ pub(crate) fn take_stdin() -> Result<OwnedFd, Errno> {
     let result = unsafe { libc::dup2(null.as_raw_fd(), 0) };
     Errno::result(result)?;
     Ok(taken)
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

@@ -7,10 +7,12 @@
 
 pub(crate) mod child;
 pub(crate) mod descriptors;
+mod errno;
 pub(crate) mod identity;
 pub(crate) mod readiness;
 mod rename;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
 
+pub(crate) use errno::errno_of;
 pub(crate) use rename::{RenameFlags, renameat2};

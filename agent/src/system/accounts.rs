@@ -61,24 +61,51 @@ pub(crate) enum AccountError {
 
 /// The account of that name, `None` if there is none. Names only: "1000" is not uid 1000.
 pub(crate) fn find(name: &str) -> Result<Option<Account>, AccountError> {
-    let Some(user) = users()?.into_iter().find(|user| user.name == name) else {
-        return Ok(None);
-    };
-    let mut gids = vec![user.gid];
-    for group in groups()? {
-        let named = group.members.iter().any(|member| member == name);
-        if named && !gids.contains(&group.gid) {
-            gids.push(group.gid);
+    match users()?.iter().find(|user| user.name == name) {
+        Some(user) => Ok(Some(Account::of(user, &groups()?))),
+        None => Ok(None),
+    }
+}
+
+/// Both files at one moment, for whoever looks for many accounts.
+#[derive(Debug)]
+pub(crate) struct Accounts {
+    users: Vec<User>,
+    groups: Vec<Group>,
+}
+
+impl Accounts {
+    pub(crate) fn read() -> Result<Self, AccountError> {
+        Ok(Self {
+            users: users()?,
+            groups: groups()?,
+        })
+    }
+
+    /// Whether the account is there, and the same.
+    pub(crate) fn has(&self, account: &Account) -> bool {
+        let user = self.users.iter().find(|user| user.name == *account.name);
+        user.is_some_and(|user| Account::of(user, &self.groups) == *account)
+    }
+}
+
+impl Account {
+    fn of(user: &User, groups: &[Group]) -> Self {
+        let mut gids = vec![user.gid];
+        for group in groups {
+            if group.members.contains(&user.name) && !gids.contains(&group.gid) {
+                gids.push(group.gid);
+            }
+        }
+        Self {
+            name: user.name.to_string_lossy().into_owned(),
+            uid: user.uid,
+            gid: user.gid,
+            groups: gids,
+            home: user.home.clone(),
+            shell: user.shell.clone(),
         }
     }
-    Ok(Some(Account {
-        name: name.into(),
-        uid: user.uid,
-        gid: user.gid,
-        groups: gids,
-        home: user.home,
-        shell: user.shell,
-    }))
 }
 
 /// All users, in the file's order. Lines that passwd(5) does not know are passed over, as libc does.

@@ -5,13 +5,14 @@
 use std::{
     ffi::OsString,
     fs::OpenOptions,
-    io,
     path::Path,
     process::{Command, Stdio},
 };
 
 use nix::errno::Errno;
 use thiserror::Error;
+
+use crate::sys::errno_of;
 
 use super::accounts::{self, AccountError, GROUP, Group, PASSWD, User};
 
@@ -280,10 +281,6 @@ fn run(tool: &'static str, path: &str, arguments: Vec<OsString>) -> Result<(), C
     .into_owned();
     let words = words[..words.floor_char_boundary(MAX_WORDS)].trim().into();
     Err(CreateError::Tool { tool, words })
-}
-
-fn errno_of(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use guestline_proto::MAX_CHUNK_SIZE;
+use guestline_proto::{MAX_CHUNK_SIZE, v1::ErrorReason};
 use tokio_stream::StreamExt;
 use tonic::Code;
 
@@ -14,21 +14,21 @@ fn service() -> (tempfile::TempDir, FilesService) {
     (home, service)
 }
 
+async fn read(service: &FilesService, path: &'static str) -> BlockingStream<ReadResponse> {
+    let request = ReadRequest {
+        path: path.into(),
+        ..ReadRequest::default()
+    };
+    let answer = service.read(Request::new(request)).await;
+    answer.unwrap().into_inner()
+}
+
 #[tokio::test]
 async fn a_read_tells_what_was_opened_and_then_the_bytes() {
     let (home, service) = service();
     let content = vec![7; 2 * MAX_CHUNK_SIZE + 1];
     fs::write(home.path().join("file"), &content).unwrap();
-    let path = "file".into();
-    let request = ReadRequest {
-        path,
-        ..ReadRequest::default()
-    };
-    let mut stream = service
-        .read(Request::new(request))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream = read(&service, "file").await;
     let first = stream.next().await.unwrap().unwrap().message;
     assert!(matches!(first, Some(Message::Opened(it)) if it.size == content.len() as u64));
     let mut sizes = Vec::new();
@@ -44,16 +44,7 @@ async fn a_read_tells_what_was_opened_and_then_the_bytes() {
 #[tokio::test]
 async fn a_stream_that_cannot_start_ends_with_a_typed_error() {
     let (_home, service) = service();
-    let path = "/dev/zero".into();
-    let request = ReadRequest {
-        path,
-        ..ReadRequest::default()
-    };
-    let mut stream = service
-        .read(Request::new(request))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream = read(&service, "/dev/zero").await;
     let status = stream.next().await.unwrap().unwrap_err();
     let detail = guestline_proto::decode_error_detail(status.details()).unwrap();
     assert_eq!(detail.reason(), ErrorReason::SpecialFile);
