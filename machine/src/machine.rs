@@ -14,6 +14,7 @@ use crate::{
     ImageKind, MachineError, Record, Setup,
     images::{self, Image},
     probe::Vsock,
+    record::QEMU,
     setup::say,
 };
 
@@ -76,9 +77,6 @@ impl Machine {
         fs::write(&initramfs, bytes).map_err(MachineError::file("write", &initramfs))?;
 
         let (vsock, helper) = start_vsock(setup, record, detached)?;
-        // Known from now on, so that a failure below ends it.
-        let helper_pid: Vec<u32> = helper.iter().map(Child::id).collect();
-        record.keep_processes(&helper_pid)?;
         let qemu = setup.qemu()?;
         let kvm = kvm_works();
         let accelerator = if kvm {
@@ -98,7 +96,7 @@ impl Machine {
         ));
         let mut command = supervised(&qemu, detached);
         add_arguments(&mut command, spec, &image, &initramfs, &vsock, record, kvm);
-        let qemu = spawn(command, record)?;
+        let qemu = spawn(command, record, QEMU)?;
         let mut machine = Self {
             record: record.clone(),
             vsock,
@@ -106,11 +104,6 @@ impl Machine {
             helper,
             detached: false,
         };
-        let pids: Vec<u32> = std::iter::once(&machine.qemu)
-            .chain(&machine.helper)
-            .map(Child::id)
-            .collect();
-        record.keep_processes(&pids)?;
         record.write("endpoint", &machine.endpoint())?;
         machine.detached = detached;
         Ok(machine)
@@ -202,7 +195,7 @@ fn start_vsock(
         path.display()
     );
     command.args(["--vm", &vm]);
-    let mut helper = spawn(command, record)?;
+    let mut helper = spawn(command, record, "vsock")?;
     let end = Instant::now() + Duration::from_secs(5);
     while !socket.exists() {
         if Instant::now() > end || !matches!(helper.try_wait(), Ok(None)) {
@@ -239,7 +232,8 @@ fn supervised(program: &Path, detached: bool) -> Command {
     command
 }
 
-fn spawn(mut command: Command, record: &Record) -> Result<Child, MachineError> {
+/// Recorded from its start on, so that whatever fails later ends it too.
+fn spawn(mut command: Command, record: &Record, role: &str) -> Result<Child, MachineError> {
     let path = record.path("console.log");
     let log = || {
         File::options()
@@ -249,10 +243,12 @@ fn spawn(mut command: Command, record: &Record) -> Result<Child, MachineError> {
             .map_err(MachineError::file("open", &path))
     };
     command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
-    command.spawn().map_err(|_| MachineError::Missing {
+    let child = command.spawn().map_err(|_| MachineError::Missing {
         program: command.get_program().to_string_lossy().into_owned(),
         install: "apt-get install util-linux qemu-system-x86".into(),
-    })
+    })?;
+    record.add_process(role, child.id())?;
+    Ok(child)
 }
 
 fn add_arguments(

@@ -20,6 +20,9 @@ use crate::MachineError;
 /// How long processes get to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The role without which a machine does not run.
+pub(crate) const QEMU: &str = "qemu";
+
 /// How much of a console is shown with an error.
 const CONSOLE_END: usize = 3000;
 
@@ -99,9 +102,8 @@ impl Record {
 
     /// Whether its QEMU lives.
     pub fn is_running(&self) -> bool {
-        self.processes()
-            .first()
-            .is_some_and(|process| process.lives())
+        let qemu = self.processes(Some(QEMU));
+        qemu.iter().any(Process::lives)
     }
 
     pub(crate) fn path(&self, file: &str) -> PathBuf {
@@ -113,25 +115,34 @@ impl Record {
         fs::write(&path, text).map_err(MachineError::file("write", path))
     }
 
-    /// QEMU first.
-    pub(crate) fn keep_processes(&self, pids: &[u32]) -> Result<(), MachineError> {
-        let lines = pids.iter().filter_map(|&pid| Process::of(pid as i32));
-        let text: String = lines
-            .map(|process| format!("{} {}\n", process.pid, process.started))
-            .collect();
+    /// A process of the machine's, by what it is there for.
+    pub(crate) fn add_process(&self, role: &str, pid: u32) -> Result<(), MachineError> {
+        // One that is gone already needs no line.
+        let Some(process) = Process::of(pid as i32) else {
+            return Ok(());
+        };
+        let mut text = self.processes_file();
+        text.push_str(&format!("{role} {} {}\n", process.pid, process.started));
         self.write("processes", &text)
     }
 
-    fn processes(&self) -> Vec<Process> {
-        let text = fs::read_to_string(self.path("processes")).unwrap_or_default();
+    /// Those of a role, or all.
+    fn processes(&self, role: Option<&str>) -> Vec<Process> {
         let parse = |line: &str| {
-            let (pid, started) = line.split_once(' ')?;
+            let [of, pid, started] = line.split(' ').collect::<Vec<_>>()[..] else {
+                return None;
+            };
+            role.is_none_or(|role| role == of).then_some(())?;
             Some(Process {
                 pid: pid.parse().ok()?,
                 started: started.parse().ok()?,
             })
         };
-        text.lines().filter_map(parse).collect()
+        self.processes_file().lines().filter_map(parse).collect()
+    }
+
+    fn processes_file(&self) -> String {
+        fs::read_to_string(self.path("processes")).unwrap_or_default()
     }
 
     /// The end of what the machine printed.
@@ -142,7 +153,7 @@ impl Record {
 
     /// Ends the processes and removes the folder.
     pub(crate) fn remove(&self) {
-        let processes = self.processes();
+        let processes = self.processes(None);
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             for process in processes.iter().filter(|process| process.lives()) {
                 let _ = kill(Pid::from_raw(process.pid), signal);

@@ -11,10 +11,11 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use guestline_client::{Endpoint, Vm};
-use guestline_machine::{ImageKind, Machine, Setup};
+use guestline_machine::{ImageKind, Machine, MachineSpec, Setup};
 
 use crate::{
-    vm::{READY_LIMIT, spec},
+    agent,
+    vm::READY_LIMIT,
     workspace::{cargo, check, target},
 };
 
@@ -31,8 +32,13 @@ pub(crate) fn demo(keep: bool) -> anyhow::Result<()> {
     } else {
         format!("demo-{}", std::process::id())
     };
-    let users = ["alice".to_owned(), "bob".to_owned()];
-    let spec = spec(&name, ImageKind::Minimal, &users, 1024)?;
+    let spec = MachineSpec {
+        name,
+        image: ImageKind::Minimal,
+        users: vec!["alice".into(), "bob".into()],
+        memory: 1024,
+        agent: agent::build()?,
+    };
     let start = Instant::now();
     let mut machine = Machine::start(&Setup::new(&target()), &spec, keep)?;
     machine.wait_ready(READY_LIMIT)?;
@@ -58,7 +64,7 @@ pub(crate) fn demo(keep: bool) -> anyhow::Result<()> {
         println!("  export GUESTLINE_VM={}", demo.endpoint);
         println!("  {} --user alice shell", demo.guestline.display());
         println!("  {} --user bob exec -- id", demo.guestline.display());
-        println!("  cargo xtask vm stop {name}");
+        println!("  cargo xtask vm stop {}", spec.name);
     }
     Ok(())
 }
@@ -170,14 +176,14 @@ impl Demo {
             chunk.copy_from_slice(&state.to_le_bytes());
         }
         fs::write(&sent, &bytes)?;
-        let seconds =
+        let rate =
             |start: Instant| TRANSFER as f64 / (1 << 20) as f64 / start.elapsed().as_secs_f64();
         let start = Instant::now();
         self.watch("alice", &["cp", &sent.to_string_lossy(), ":64-MiB"])?;
-        println!("  {:.0} MiB/s into the guest", seconds(start));
+        println!("  {:.0} MiB/s into the guest", rate(start));
         let start = Instant::now();
         self.watch("alice", &["cp", ":64-MiB", &back.to_string_lossy()])?;
-        println!("  {:.0} MiB/s out of the guest", seconds(start));
+        println!("  {:.0} MiB/s out of the guest", rate(start));
         let here = Command::new("sha256sum")
             .arg(&sent)
             .output()

@@ -3,11 +3,11 @@
 use std::{path::Path, process::Command};
 
 use anyhow::ensure;
-use guestline_machine::{ImageKind, Machine, Setup};
+use guestline_machine::{ImageKind, Machine, MachineSpec, Setup};
 
 use crate::{
     agent,
-    vm::{READY_LIMIT, spec},
+    vm::READY_LIMIT,
     workspace::{cargo, check, target},
 };
 
@@ -28,17 +28,22 @@ pub(crate) fn test() -> anyhow::Result<()> {
         check(Command::new(&suites).arg("local").arg(&agent)),
     );
     for image in [ImageKind::Minimal, ImageKind::Debian] {
-        note(image.name(), in_machine(image, &suites));
+        note(image.name(), in_machine(image, &suites, &agent));
     }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
 
-fn in_machine(image: ImageKind, suites: &Path) -> anyhow::Result<()> {
+fn in_machine(image: ImageKind, suites: &Path, agent: &Path) -> anyhow::Result<()> {
     let setup = Setup::new(&target());
-    let name = format!("test-{}-{}", image.name(), std::process::id());
-    let users = ["alice".to_owned(), "bob".to_owned()];
-    let mut machine = Machine::start(&setup, &spec(&name, image, &users, 1024)?, false)?;
+    let spec = MachineSpec {
+        name: format!("test-{}-{}", image.name(), std::process::id()),
+        image,
+        users: vec!["alice".into(), "bob".into()],
+        memory: 1024,
+        agent: agent.into(),
+    };
+    let mut machine = Machine::start(&setup, &spec, false)?;
     machine.wait_ready(READY_LIMIT)?;
     check(Command::new(suites).args(["machine", image.name(), &machine.endpoint()]))
 }

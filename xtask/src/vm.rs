@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use guestline_machine::{ImageKind, Machine, MachineSpec, Setup};
+use guestline_machine::{Machine, MachineSpec, Setup};
 
 use crate::{Image, agent, workspace};
 
@@ -40,8 +40,14 @@ pub(crate) fn run(command: VmCommand) -> anyhow::Result<()> {
             memory,
         } => {
             let setup = Setup::new(&workspace::target());
-            let mut machine =
-                Machine::start(&setup, &spec(&name, image.into(), &users, memory)?, true)?;
+            let spec = MachineSpec {
+                name,
+                image: image.into(),
+                users,
+                memory,
+                agent: agent::build()?,
+            };
+            let mut machine = Machine::start(&setup, &spec, true)?;
             machine.wait_ready(READY_LIMIT)?;
             println!("{}", machine.endpoint());
         }
@@ -62,20 +68,4 @@ pub(crate) fn run(command: VmCommand) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// What to start, with the agent of this workspace.
-pub(crate) fn spec(
-    name: &str,
-    image: ImageKind,
-    users: &[String],
-    memory: u32,
-) -> anyhow::Result<MachineSpec> {
-    Ok(MachineSpec {
-        name: name.into(),
-        image,
-        users: users.to_vec(),
-        memory,
-        agent: agent::build()?,
-    })
 }

@@ -3,7 +3,9 @@
 
 use std::{fs, path::Path};
 
-use super::{Image, VSOCK_MODULES, add_boot, archive::Archive, fingerprint, write_whole};
+use super::{
+    Image, ImageKind, VSOCK_MODULES, add_boot, archive::Archive, cached_initramfs, fingerprint,
+};
 use crate::{
     MachineError, Setup,
     setup::{programs, say},
@@ -15,12 +17,14 @@ const UNIT: &str = include_str!("../../images/debian/guestline-agent.service");
 /// What is in it besides what Debian requires.
 const PACKAGES: &str = "systemd-sysv,udev,dbus,sudo,procps,iproute2";
 
+/// What the disk needs, unless the kernel has it built in.
+const DISK_MODULES: [&str; 2] = ["virtio_blk", "ext4"];
+
 /// Of the disk; the file is sparse.
 const DISK_SIZE: &str = "2G";
 
 pub(super) fn build(setup: &Setup) -> Result<Image, MachineError> {
     let folder = setup.folder("images")?;
-    let kernel = setup.kernel()?.image;
     let disk = folder.join(format!(
         "debian-{}.ext4",
         fingerprint(&[PACKAGES, DISK_SIZE])
@@ -28,19 +32,10 @@ pub(super) fn build(setup: &Setup) -> Result<Image, MachineError> {
     if !disk.exists() {
         make_disk(setup, &disk)?;
     }
-    let initramfs = folder.join(format!(
-        "debian-{}.cpio",
-        fingerprint(&[INIT, UNIT, &kernel.to_string_lossy()])
-    ));
-    if !initramfs.exists() {
-        let bytes = archive(setup)?
-            .to_bytes()
-            .map_err(MachineError::file("make", &initramfs))?;
-        write_whole(&initramfs, &bytes)?;
-    }
+    let parts = [&[INIT, UNIT][..], &DISK_MODULES].concat();
     Ok(Image {
-        kernel,
-        initramfs,
+        kernel: setup.kernel()?.image,
+        initramfs: cached_initramfs(setup, ImageKind::Debian, &parts, || archive(setup))?,
         disk: Some(disk),
     })
 }
@@ -50,7 +45,7 @@ fn archive(setup: &Setup) -> Result<Archive, MachineError> {
     for folder in ["dev", "proc", "sys", "root"] {
         archive.directory(folder, 0o755, 0);
     }
-    let modules = [&VSOCK_MODULES[..], &["virtio_blk", "ext4"]].concat();
+    let modules = [&VSOCK_MODULES[..], &DISK_MODULES].concat();
     add_boot(setup, &mut archive, &modules, INIT)?;
     archive.file(
         "guestline-agent.service",

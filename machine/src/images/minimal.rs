@@ -1,6 +1,6 @@
 //! The minimal image: a kernel and one initramfs with busybox. Busybox's init is process 1, reaps, and keeps the agent up.
 
-use super::{Image, VSOCK_MODULES, add_boot, archive::Archive, fingerprint, write_whole};
+use super::{Image, ImageKind, VSOCK_MODULES, add_boot, archive::Archive, cached_initramfs};
 use crate::{MachineError, Setup, setup::programs};
 
 const INIT: &str = include_str!("../../images/minimal/init");
@@ -10,19 +10,14 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody
 const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
 const SHADOW: &str = "root:!:19000:0:99999:7:::\nnobody:!:19000:0:99999:7:::\n";
 
+const OS_RELEASE: &str =
+    "NAME=\"Guestline minimal\"\nID=guestline\nPRETTY_NAME=\"Guestline minimal\"\n";
+
 pub(super) fn build(setup: &Setup) -> Result<Image, MachineError> {
-    let kernel = setup.kernel()?.image;
-    let key = fingerprint(&[INIT, INITTAB, PASSWD, GROUP, &kernel.to_string_lossy()]);
-    let initramfs = setup.folder("images")?.join(format!("minimal-{key}.cpio"));
-    if !initramfs.exists() {
-        let bytes = archive(setup)?
-            .to_bytes()
-            .map_err(MachineError::file("make", &initramfs))?;
-        write_whole(&initramfs, &bytes)?;
-    }
+    let parts = [INIT, INITTAB, PASSWD, GROUP, SHADOW, OS_RELEASE];
     Ok(Image {
-        kernel,
-        initramfs,
+        kernel: setup.kernel()?.image,
+        initramfs: cached_initramfs(setup, ImageKind::Minimal, &parts, || archive(setup))?,
         disk: None,
     })
 }
@@ -67,11 +62,6 @@ fn archive(setup: &Setup) -> Result<Archive, MachineError> {
         );
     }
     archive.file("etc/shadow", 0o600, 0, SHADOW.as_bytes().to_vec());
-    archive.file(
-        "etc/os-release",
-        0o644,
-        0,
-        b"NAME=\"Guestline minimal\"\nID=guestline\nPRETTY_NAME=\"Guestline minimal\"\n".to_vec(),
-    );
+    archive.file("etc/os-release", 0o644, 0, OS_RELEASE.as_bytes().to_vec());
     Ok(archive)
 }

@@ -66,7 +66,7 @@ fn add_boot(
     archive: &mut archive::Archive,
     modules: &[&str],
     init: &str,
-) -> Result<PathBuf, MachineError> {
+) -> Result<(), MachineError> {
     let kernel = setup.kernel()?;
     archive.directory("modules", 0o755, 0);
     let mut order = String::new();
@@ -83,7 +83,26 @@ fn add_boot(
     archive.directory("bin", 0o755, 0);
     archive.file("bin/busybox", 0o755, 0, read(&setup.busybox()?)?);
     archive.file("init", 0o755, 0, init.as_bytes().to_vec());
-    Ok(kernel.image)
+    Ok(())
+}
+
+/// An initramfs that is made once: `parts` are all that it is made of besides Debian's packages.
+fn cached_initramfs(
+    setup: &Setup,
+    kind: ImageKind,
+    parts: &[&str],
+    make: impl FnOnce() -> Result<archive::Archive, MachineError>,
+) -> Result<PathBuf, MachineError> {
+    let kernel = setup.kernel()?.image;
+    let kernel = kernel.to_string_lossy();
+    let parts = [&VSOCK_MODULES[..], parts, &[&kernel]].concat();
+    let name = format!("{}-{}.cpio", kind.name(), fingerprint(&parts));
+    let path = setup.folder("images")?.join(name);
+    if !path.exists() {
+        let bytes = make()?.to_bytes();
+        write_whole(&path, &bytes.map_err(MachineError::file("make", &path))?)?;
+    }
+    Ok(path)
 }
 
 /// A name for a cache entry that changes with what is in it.
