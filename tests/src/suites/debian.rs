@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use super::isolation::shell;
+use super::shell;
 use crate::{cases, runner::Outcome, target::Target};
 
 cases![

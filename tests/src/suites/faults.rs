@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context, ensure};
 use guestline_client::{Error, Vm, WriteOptions};
 
-use super::{files::pattern, isolation::shell, refusal};
+use super::{pattern, refusal, shell};
 use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
 
 cases![

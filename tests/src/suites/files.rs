@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, ensure};
 use guestline_client::{ErrorReason, RenameMode, WriteOptions};
 
-use super::{expect_errno, isolation::shell, put, refusal};
+use super::{expect_errno, pattern, put, refusal, shell};
 use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
 
 const ENOENT: i32 = 2;
@@ -362,14 +362,4 @@ async fn a_copy_is_equal_and_a_link_stays_one(target: &Target) -> Outcome {
     let (same, difference) = shell(&alice, "diff -r from to && readlink to/link").await?;
     ensure!(same && difference == "f\n", "{difference}");
     Ok(())
-}
-
-/// Bytes that are not all alike, so that a lost or doubled chunk shows.
-pub(super) fn pattern(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_u32;
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    (0..length).map(next).collect()
 }

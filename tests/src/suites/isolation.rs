@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use guestline_client::{Vm, WriteOptions};
 
-use super::{expect_errno, put};
+use super::{expect_errno, put, shell};
 use crate::{cases, runner::Outcome, target::Target};
 
 const EACCES: i32 = 13;
@@ -234,18 +234,6 @@ async fn changing_the_guest_is_refused_by_the_kernel(target: &Target) -> Outcome
 pub(super) async fn listener_of(root: &Vm) -> anyhow::Result<String> {
     let worker = String::from_utf8(root.files().read("/proc/self/status").await?)?;
     field(&worker, "PPid:")
-}
-
-pub(super) async fn shell(vm: &Vm, line: &str) -> anyhow::Result<(bool, String)> {
-    let output = vm
-        .shell(line)
-        .output()
-        .await
-        .with_context(|| format!("running {line:?}"))?;
-    Ok((
-        output.status.success(),
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-    ))
 }
 
 fn field(status: &str, name: &str) -> anyhow::Result<String> {

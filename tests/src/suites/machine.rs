@@ -5,11 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use guestline_client::{CreateGroup, CreateUser, ErrorReason};
 
-use super::{
-    expect_errno,
-    isolation::{listener_of, shell},
-    refusal,
-};
+use super::{expect_errno, isolation::listener_of, refusal, shell};
 use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
 
 cases![

@@ -11,7 +11,7 @@ pub mod system;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use guestline_client::{Error, Files, WriteOptions};
+use guestline_client::{Error, Files, Vm, WriteOptions};
 
 /// Cases for every target.
 pub fn everywhere() -> Vec<&'static [crate::runner::Case]> {
@@ -52,4 +52,27 @@ async fn put(
     let mut writer = files.write_with(path, options).await?;
     writer.write(content).await?;
     writer.finish().await.map(drop)
+}
+
+/// Runs a line in the user's shell: whether it succeeded, and what it printed.
+async fn shell(vm: &Vm, line: &str) -> anyhow::Result<(bool, String)> {
+    let output = vm
+        .shell(line)
+        .output()
+        .await
+        .with_context(|| format!("running {line:?}"))?;
+    Ok((
+        output.status.success(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    ))
+}
+
+/// Bytes that are not all alike, so that a lost or doubled chunk shows.
+fn pattern(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..length).map(next).collect()
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use guestline_client::{Child, ErrorReason, Event, SignalTarget};
 
-use super::{isolation::shell, refusal};
+use super::{pattern, refusal, shell};
 use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
 
 const SIGINT: u8 = 3;
@@ -152,7 +152,7 @@ async fn a_reader_that_stalls_stalls_only_its_own_program(target: &Target) -> Ou
 }
 
 async fn stdin_is_passed_on_and_closed(target: &Target) -> Outcome {
-    let content = super::files::pattern(5_000_000);
+    let content = pattern(5_000_000);
     let output = target
         .user("alice")
         .command("cat")
@@ -182,7 +182,7 @@ async fn stdin_that_nobody_wants_hides_no_exit(target: &Target) -> Outcome {
     // The child closes its stdin, and 5 MB come.
     let output = alice
         .shell("exec <&-; exit 5")
-        .input(super::files::pattern(5_000_000))
+        .input(pattern(5_000_000))
         .output()
         .await?;
     ensure!(output.status.code == Some(5), "{:?}", output.status);
