@@ -182,4 +182,20 @@ mod tests {
             }
         }
     }
+
+    #[tokio::test]
+    async fn a_write_that_failed_fails_again_and_does_not_panic() {
+        let vm = Vm::new("unix:/nonexistent/agent.sock".parse().unwrap());
+        let mut writer = vm
+            .files()
+            .write_with("x", crate::WriteOptions::replace())
+            .await
+            .unwrap();
+        // The queue takes some before the call's end is known.
+        while writer.write("data").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        assert!(writer.write("more").await.is_err());
+        assert!(writer.finish().await.is_err());
+    }
 }

@@ -109,7 +109,8 @@ impl WriteOptions {
 pub struct FileWriter {
     vm: Vm,
     requests: mpsc::Sender<WriteRequest>,
-    call: JoinHandle<Result<Response<WriteResponse>, Status>>,
+    /// `None`: it ended, which was told.
+    call: Option<JoinHandle<Result<Response<WriteResponse>, Status>>>,
     sent: u64,
 }
 
@@ -124,7 +125,7 @@ impl FileWriter {
         let mut writer = Self {
             vm,
             requests,
-            call,
+            call: Some(call),
             sent: 0,
         };
         writer.send(Message::Start(start)).await?;
@@ -170,7 +171,8 @@ impl FileWriter {
     pub async fn finish(mut self) -> Result<Metadata, Error> {
         let size = self.sent;
         self.send(Message::Finish(WriteFinish { size })).await?;
-        let answer = (&mut self.call).await;
+        let answer = self.call.as_mut().ok_or(Error::Lost(None))?.await;
+        self.call = None;
         let answer = self.ended(answer)?;
         if answer.written != size {
             let text = format!("{size} bytes were sent and {} written", answer.written);
@@ -183,14 +185,17 @@ impl FileWriter {
         let request = WriteRequest {
             message: Some(message),
         };
+        // An ended call has told its error once, and must not be asked again.
+        let call = self.call.as_mut().ok_or(Error::Lost(None))?;
         let ended = tokio::select! {
             biased;
-            ended = &mut self.call => ended,
+            ended = &mut *call => ended,
             sent = self.requests.send(request) => match sent {
                 Ok(()) => return Ok(()),
-                Err(_) => (&mut self.call).await,
+                Err(_) => call.await,
             },
         };
+        self.call = None;
         self.ended(ended)?;
         Err(Error::Protocol(
             "a write was answered before it was finished".into(),
@@ -212,6 +217,8 @@ impl FileWriter {
 impl Drop for FileWriter {
     fn drop(&mut self) {
         // Resets the stream, so that the guest sees no orderly end without `finish` either.
-        self.call.abort();
+        if let Some(call) = &self.call {
+            call.abort();
+        }
     }
 }
