@@ -8,10 +8,14 @@
 //!
 //! Both lines are ASCII words with one space between them. Unknown `key=value` words are ignored, so that later
 //! versions can add some. Neither side reads past the `\n`.
+//!
+//! A host that has the VM's secret adds a `nonce=`, and both sides prove that they have it: see [`proof`](crate::proof).
 
 use std::fmt;
 
 use thiserror::Error;
+
+use crate::proof::Nonce;
 
 /// The longest line, with its `\n`.
 pub const MAX_LINE: usize = 1024;
@@ -61,6 +65,8 @@ impl fmt::Display for Username {
 pub struct Hello {
     /// Whom to become.
     pub user: Username,
+    /// Of a host that will prove that it has the VM's secret.
+    pub nonce: Option<Nonce>,
 }
 
 impl Hello {
@@ -75,15 +81,23 @@ impl Hello {
             }
             _ => return Err(HelloError::NotAHello),
         }
-        let user = find(words, "user").ok_or(HelloError::NoUser)?;
+        let user = find(words.clone(), "user").ok_or(HelloError::NoUser)?;
+        let nonce =
+            find(words, "nonce").map(|nonce| Nonce::parse(nonce).ok_or(HelloError::InvalidNonce));
         Ok(Self {
             user: user.try_into()?,
+            nonce: nonce.transpose()?,
         })
     }
 
     /// The line with its `\n`.
     pub fn to_line(&self) -> String {
-        format!("{PROTOCOL} user={}\n", self.user)
+        let nonce = self.nonce.map(|nonce| format!(" nonce={nonce}"));
+        format!(
+            "{PROTOCOL} user={}{}\n",
+            self.user,
+            nonce.unwrap_or_default()
+        )
     }
 }
 
@@ -107,6 +121,9 @@ pub enum HelloError {
         "a user name has 1 to {MAX_USERNAME} bytes, and no space, colon, slash or control character"
     )]
     InvalidUsername,
+    /// A nonce of another form.
+    #[error("a nonce is 32 bytes in hexadecimal, with small letters")]
+    InvalidNonce,
     /// An answer that is neither `ok` nor `error`.
     #[error("the answer is neither ok nor error: is a Guestline agent listening there?")]
     NotAReply,
@@ -223,7 +240,7 @@ impl Reply {
     }
 }
 
-fn find<'a>(words: impl Iterator<Item = &'a str>, key: &str) -> Option<&'a str> {
+pub(crate) fn find<'a>(words: impl Iterator<Item = &'a str>, key: &str) -> Option<&'a str> {
     words
         .filter_map(|word| word.split_once('='))
         .find_map(|(k, v)| (k == key).then_some(v))
@@ -241,15 +258,19 @@ mod tests {
     fn a_hello_comes_back_as_it_was_sent() {
         let hello = Hello {
             user: "alice".try_into().unwrap(),
+            nonce: None,
         };
         assert_eq!(hello.to_line(), "guestline/1 user=alice\n");
+        assert_eq!(parse(hello.to_line().trim_end()), Ok(hello.clone()));
+        let nonce = Some(Nonce::random().unwrap());
+        let hello = Hello { nonce, ..hello };
         assert_eq!(parse(hello.to_line().trim_end()), Ok(hello));
     }
 
     #[test]
     fn words_of_later_versions_are_ignored() {
         assert_eq!(
-            parse("guestline/1 x=1 user=bob nonce=00")
+            parse("guestline/1 x=1 user=bob words user=alice")
                 .unwrap()
                 .user
                 .as_str(),
@@ -266,6 +287,10 @@ mod tests {
             Err(HelloError::OtherProtocol("guestline/2".into()))
         );
         assert_eq!(parse("guestline/1"), Err(HelloError::NoUser));
+        assert_eq!(
+            parse("guestline/1 user=a nonce=00"),
+            Err(HelloError::InvalidNonce)
+        );
         for name in ["", "a:b", "a/b", "a\tb", "a\u{0}b", &"x".repeat(257)] {
             assert_eq!(
                 parse(&format!("guestline/1 user={name}")),

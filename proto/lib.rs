@@ -1,9 +1,13 @@
 //! The protocol between Guestline's agent and its clients: the generated types and services of `guestline.v1`, the
-//! hello line that comes before them, and how an error detail travels.
+//! hello line that comes before them with the proof of the VM's secret, and how an error detail travels.
 //!
 //! The `.proto` files beside this one are the API manual; `docs/protocol.md` is for authors of other clients.
 
+#[cfg(test)]
+mod contract_tests;
 pub mod hello;
+pub mod proof;
+pub mod secret;
 mod status;
 
 pub use status::{RpcStatus, decode_error_detail, encode_error_detail};
@@ -40,11 +44,12 @@ pub const MAX_CHUNK_SIZE: usize = 1024 * 1024;
 ///
 /// The receiver of a byte decides how it may come, so that the client's values govern reads and the agent's govern writes.
 pub mod http2 {
-    /// SETTINGS_MAX_FRAME_SIZE: with the default of 16 KiB, reads over vsock fall to half their speed.
-    pub const MAX_FRAME_SIZE: u32 = 1024 * 1024;
+    /// SETTINGS_MAX_FRAME_SIZE: a chunk and its heads, so that no chunk leaves a few bytes for a frame of their own. With
+    /// the default of 16 KiB, reads over vsock fall to half their speed.
+    pub const MAX_FRAME_SIZE: u32 = 1024 * 1024 + 1024;
     /// Per stream: what a receiver holds at the most for one call whose reader stalls. Room for two frames, so that a
     /// sender need not wait for the first one's window update.
-    pub const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+    pub const STREAM_WINDOW: u32 = 2 * MAX_FRAME_SIZE;
     /// Streams at once on one connection.
     pub const MAX_CONCURRENT_STREAMS: u32 = 256;
     /// Per connection: room for a full window of every stream, so that stalled ones never take the others' share.

@@ -1,50 +1,15 @@
-//! Arguments and /etc/guestline/agent.toml, read once and turned into a valid [`Config`].
+//! What the listener needs to know: its options and the word of the guest's owner, /etc/guestline/agent.toml, read once.
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand};
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::{
+    arguments::Listening,
     control::Services,
-    listener::{ListenAddress, WorkerSettings},
+    listener::{ListenAddress, Secrets, WorkerSettings},
 };
-
-/// The word of the guest's owner.
-const OWNERS_FILE: &str = "/etc/guestline/agent.toml";
-
-/// Serves files, processes and more of this machine to its host, as the Linux user that the host names.
-#[derive(Debug, Parser)]
-#[command(
-    name = "guestline-agent",
-    version,
-    args_conflicts_with_subcommands = true
-)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    pub(crate) command: Option<Command>,
-
-    /// Where to listen: vsock:PORT for the host, unix:PATH for tests; may be given more than once, and is vsock:777 otherwise
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Vec<ListenAddress>,
-
-    /// The file in which this machine's owner says whom the host may become.
-    #[arg(long, value_name = "PATH", default_value = OWNERS_FILE)]
-    config: PathBuf,
-
-    /// After how many seconds a worker with nothing to do ends.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    idle_timeout: u64,
-}
-
-/// What else this binary is.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// One user's worker; only the listener starts it.
-    #[command(hide = true)]
-    Worker { user: String },
-}
 
 /// What the listener needs to know.
 #[derive(Debug)]
@@ -52,6 +17,10 @@ pub(crate) struct Config {
     pub(crate) listen: Vec<ListenAddress>,
     /// Whom the host may become; `None`: anybody.
     pub(crate) users: Option<Vec<String>>,
+    pub(crate) secrets: Secrets,
+    pub(crate) runtime_directory: PathBuf,
+    /// The soft limit of descriptors that the agent was started with.
+    pub(crate) open_files: u64,
     services: Services,
     idle_timeout: Duration,
 }
@@ -60,6 +29,7 @@ pub(crate) struct Config {
 #[serde(default, deny_unknown_fields)]
 struct OwnersWord {
     users: Option<Vec<String>>,
+    require_secret: bool,
     services: Services,
 }
 
@@ -77,8 +47,8 @@ pub(crate) enum ConfigError {
 
 impl Config {
     /// An unreadable or wrong file is an error, never "everything is allowed".
-    pub(crate) fn load(arguments: Arguments) -> Result<Self, ConfigError> {
-        let path = arguments.config;
+    pub(crate) fn load(options: Listening, open_files: u64) -> Result<Self, ConfigError> {
+        let path = options.config;
         let owner: OwnersWord = match fs::read_to_string(&path) {
             Ok(text) => {
                 toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source })?
@@ -86,17 +56,19 @@ impl Config {
             Err(error) if error.kind() == io::ErrorKind::NotFound => OwnersWord::default(),
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
-        let listen = if arguments.listen.is_empty() {
+        let listen = if options.listen.is_empty() {
             vec![ListenAddress::default()]
         } else {
-            arguments.listen
+            options.listen
         };
-        let idle_timeout = Duration::from_secs(arguments.idle_timeout);
         Ok(Self {
             listen,
             users: owner.users,
+            secrets: Secrets::new(options.secret_file, owner.require_secret),
+            runtime_directory: options.runtime_directory,
+            open_files,
             services: owner.services,
-            idle_timeout,
+            idle_timeout: options.idle_timeout,
         })
     }
 
@@ -104,6 +76,8 @@ impl Config {
         WorkerSettings {
             services: self.services,
             idle_timeout: self.idle_timeout,
+            runtime_directory: self.runtime_directory.clone(),
+            open_files: self.open_files,
         }
     }
 }
@@ -117,6 +91,7 @@ mod tests {
         let word: OwnersWord =
             toml::from_str("users = ['alice']\n[services]\nnetwork = false").unwrap();
         assert_eq!(word.users, Some(vec!["alice".into()]));
+        assert!(!word.require_secret);
         assert_eq!(
             word.services,
             Services {
@@ -124,6 +99,8 @@ mod tests {
                 ..Services::default()
             }
         );
+        let word: OwnersWord = toml::from_str("require_secret = true").unwrap();
+        assert!(word.require_secret);
         assert!(toml::from_str::<OwnersWord>("user = ['alice']").is_err());
         assert!(toml::from_str::<OwnersWord>("[services]\nfile = false").is_err());
     }

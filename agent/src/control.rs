@@ -6,33 +6,56 @@
 //!                     Serve + a socket            a connection of this user's, past its hello
 //!                     Drain                       the user changed: no new work, end when the old is done
 //!                     Retire                      you may end: no Serve comes after this
+//!                     Confined(ticket, name)      answer to Confine
+//!                     Renew(generation)           the guest was resumed: tell your connections to go, and serve on
+//!                     Session(ticket) + a socket  answer to Session: the way to the process in it
 //! worker → listener   Ready | Failed(step)        answer to Become, once
+//!                     Back(account, services)     first, to a listener that was started after the worker
 //!                     Idle(served)                I have nothing to do, having got `served` connections
 //!                     Log(level, text)            a line for the agent's log
+//!                     Confine(ticket, child)      a cgroup for this child of mine, which waits for it
+//!                     Kill(group), Release(group) SIGKILL to all in it; it is needed no more
+//!                     Resumed                     the guest was resumed, says root's worker
+//!                     Session(ticket)             a login session for me
 //! ```
+//!
+//! A worker that loses its listener goes on with what it has and comes [`Report::Back`] through [`RENDEZVOUS`] when there is
+//! one again, perhaps of another version: variants are added at the end, and never changed but for Become's, whose two
+//! ends are always the same binary.
 //!
 //! A worker is a user's process, so that what it says is a stranger's word: bounded, parsed, and never obeyed beyond this.
 
 use std::{
     io::{IoSlice, IoSliceMut},
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg},
+    sys::socket::{
+        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+        connect, recv, recvmsg, sendmsg, socket,
+    },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
-    sys::{descriptors, errno_of, readiness::watch},
+    sys::{cgroup::Limits, descriptors, errno_of, readiness::watch},
     system::accounts::Account,
 };
 
 /// Room for an account with some ten thousand groups; well under the socket buffer's default of 208 KiB.
-const MAX_MESSAGE: usize = 64 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
+
+/// The socket in the listener's runtime directory to which a worker comes back.
+pub(crate) const RENDEZVOUS: &str = "workers.sock";
+
+/// Where in the runtime directory the listener keeps a file `PID` for each worker that takes connections, with the start
+/// time and the user.
+pub(crate) const ROSTER: &str = "workers";
 
 /// The longest log line a worker may ask for; longer ones are cut.
 pub(crate) const MAX_LOG_TEXT: usize = 1024;
@@ -44,10 +67,28 @@ pub(crate) enum Order {
         account: Account,
         services: Services,
         idle_timeout: std::time::Duration,
+        /// Where [`RENDEZVOUS`] is.
+        runtime_directory: PathBuf,
+        /// The soft RLIMIT_NOFILE that programs get.
+        open_files: u64,
     },
     Serve,
     Drain,
     Retire,
+    /// The name of the group, or an errno.
+    Confined {
+        ticket: u64,
+        group: Result<String, i32>,
+    },
+    /// The guest was resumed: connections of before are told to go.
+    Renew {
+        generation: u64,
+    },
+    /// A login session is being opened, with a socket to who will be in it; or an errno.
+    Session {
+        ticket: u64,
+        opening: Result<(), i32>,
+    },
 }
 
 /// Which services the guest's owner leaves on.
@@ -75,9 +116,37 @@ impl Default for Services {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     Ready,
-    Failed { step: String, errno: i32 },
-    Idle { served: u64 },
-    Log { level: LogLevel, text: String },
+    Failed {
+        step: String,
+        errno: i32,
+    },
+    Idle {
+        served: u64,
+    },
+    Log {
+        level: LogLevel,
+        text: String,
+    },
+    Back {
+        account: Account,
+        services: Services,
+    },
+    Confine {
+        ticket: u64,
+        child: i32,
+        limits: Limits,
+    },
+    Kill {
+        group: String,
+    },
+    Release {
+        group: String,
+    },
+    Resumed,
+    /// A login session for this worker's user.
+    Session {
+        ticket: u64,
+    },
 }
 
 /// How loud a worker's line is.
@@ -100,7 +169,7 @@ pub(crate) enum ControlError {
     Socket(#[source] Errno),
 }
 
-/// One end of a control socket.
+/// The worker's end of a control socket; the listener's is `listener::worker_socket`.
 #[derive(Debug)]
 pub(crate) struct ControlSocket(AsyncFd<OwnedFd>);
 
@@ -113,6 +182,18 @@ impl ControlSocket {
         Ok(Self(fd))
     }
 
+    /// Comes back to a listener that was started after this worker. Does not wait: the listener's queue has room, or
+    /// it is not there.
+    pub(crate) fn come_back(runtime_directory: &Path) -> Result<Self, ControlError> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
+            .map_err(ControlError::Socket)?;
+        let address = UnixAddr::new(&runtime_directory.join(RENDEZVOUS));
+        let address = address.map_err(ControlError::Socket)?;
+        connect(fd.as_raw_fd(), &address).map_err(ControlError::Socket)?;
+        Self::new(fd)
+    }
+
     /// Sends a message, with a socket in its hands if there is one. Never waits: a full queue is an error
     /// (EAGAIN), because a worker that does not read must not hold the listener up.
     pub(crate) fn send<M: Serialize>(
@@ -121,21 +202,6 @@ impl ControlSocket {
         socket: Option<BorrowedFd<'_>>,
     ) -> Result<(), ControlError> {
         send(self.0.get_ref().as_raw_fd(), message, socket)
-    }
-
-    /// The listener's side: the next report. Cancel-safe.
-    ///
-    /// Takes no descriptors: those that a worker sends along are discarded by the kernel. Were they installed here, a
-    /// user could fill the listener's table with them, or have it close(2) a file of a FUSE that never answers.
-    pub(crate) async fn receive_report(&self) -> Result<Report, ControlError> {
-        let read = |fd: &OwnedFd| {
-            let mut bytes = vec![0; MAX_MESSAGE];
-            let length = recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
-            bytes.truncate(length);
-            Ok(bytes)
-        };
-        let received = self.0.async_io(Interest::READABLE, read).await;
-        decode(&received.map_err(|error| ControlError::Socket(errno_of(&error)))?)
     }
 
     /// The worker's side: the next order, and the socket that came with it. Cancel-safe.
@@ -160,7 +226,8 @@ pub(crate) fn send_blocking<M: Serialize>(fd: &OwnedFd, message: &M) -> Result<(
     send(fd.as_raw_fd(), message, None)
 }
 
-fn send<M: Serialize>(
+/// Sends a message, with a socket in its hands if there is one.
+pub(crate) fn send<M: Serialize>(
     fd: i32,
     message: &M,
     socket: Option<BorrowedFd<'_>>,
@@ -188,7 +255,7 @@ fn send<M: Serialize>(
 }
 
 fn receive(fd: &OwnedFd) -> Result<(Vec<u8>, Option<OwnedFd>), Errno> {
-    let mut bytes = vec![0; MAX_MESSAGE];
+    let mut bytes = room_for_next(fd)?;
     let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
     let mut slices = [IoSliceMut::new(&mut bytes)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
@@ -207,7 +274,16 @@ fn receive(fd: &OwnedFd) -> Result<(Vec<u8>, Option<OwnedFd>), Errno> {
     Ok((bytes, socket))
 }
 
-fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, ControlError> {
+/// Room for the next packet, which is waited for where the socket blocks: as much as it has, and at most [`MAX_MESSAGE`]. To clear
+/// that for the longest each time costs more than all else that a message does.
+fn room_for_next(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+    let length = recv(fd.as_raw_fd(), &mut [], flags)?;
+    Ok(vec![0; length.min(MAX_MESSAGE)])
+}
+
+/// A message; none at all is the other side's end.
+pub(crate) fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, ControlError> {
     if bytes.is_empty() {
         return Err(ControlError::Closed);
     }
@@ -247,22 +323,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn junk_and_an_end_are_errors_not_panics() {
-        let (left, right) = pair();
-        let right = ControlSocket::new(right).unwrap();
-        nix::unistd::write(&left, &[0xff; 100]).unwrap();
-        assert!(matches!(
-            right.receive_report().await,
-            Err(ControlError::Malformed)
-        ));
-        drop(left);
-        assert!(matches!(
-            right.receive_report().await,
-            Err(ControlError::Closed)
-        ));
-    }
-
-    #[tokio::test]
     async fn a_worker_that_does_not_read_is_an_error_not_a_wait() {
         let (left, _right) = pair();
         let left = ControlSocket::new(left).unwrap();
@@ -271,22 +331,5 @@ mod tests {
             matches!(error, Some(ControlError::Socket(Errno::EAGAIN))),
             "{error:?}"
         );
-    }
-
-    #[tokio::test]
-    async fn descriptors_that_a_worker_sends_do_not_arrive() {
-        let (left, right) = pair();
-        let (left, right) = (
-            ControlSocket::new(left).unwrap(),
-            ControlSocket::new(right).unwrap(),
-        );
-        let (passed, other) = pair();
-        left.send(&Report::Idle { served: 7 }, Some(passed.as_fd()))
-            .unwrap();
-        drop(passed);
-        let report = right.receive_report().await.unwrap();
-        assert!(matches!(report, Report::Idle { served: 7 }));
-        // The only other holder of the passed end was the message: its peer is at its end.
-        assert_eq!(nix::unistd::read(&other, &mut [0; 8]), Ok(0));
     }
 }

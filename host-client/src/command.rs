@@ -4,14 +4,26 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Duration};
 
 use bytes::Bytes;
 use guestline_proto::v1::{
-    ArgumentVector, DisconnectPolicy, LeftoverPolicy, LoginShell, ProcessSpec, RunStart, Terminal,
-    process_spec::Command as Wire,
+    ArgumentVector, DisconnectPolicy, LeftoverPolicy, Limits, LoginShell, ProcessSpec, RunStart,
+    StartRequest, Terminal, process_spec::Command as Wire,
 };
 
-use crate::{Child, Error, Output, Vm};
+use crate::{Child, Error, Output, Started, Vm};
 
 /// How much output [`Command::output`] holds unless told otherwise.
 const OUTPUT_LIMIT: usize = 64 * 1024 * 1024;
+
+/// What becomes of a program whose client is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// It gets SIGHUP, and what is left of its group after a while is killed.
+    #[default]
+    HangUp,
+    /// It is killed at once, with its group.
+    Kill,
+    /// It lives on, and can be listed and signalled.
+    Keep,
+}
 
 /// A program to run as the user of the [`Vm`] that made it.
 ///
@@ -132,13 +144,42 @@ impl Command {
         self
     }
 
+    /// How many bytes of memory the program and all that it starts may have; needs cgroup v2 in the guest.
+    pub fn memory_limit(&mut self, bytes: u64) -> &mut Self {
+        self.limits().memory = Some(bytes);
+        self
+    }
+
+    /// How many processes and threads there may be of it at once; needs cgroup v2 in the guest.
+    pub fn pids_limit(&mut self, pids: u32) -> &mut Self {
+        self.limits().pids = Some(pids);
+        self
+    }
+
+    /// How much processor time it may have, in thousandths of a core; needs cgroup v2 in the guest.
+    pub fn cpu_limit(&mut self, millis: u32) -> &mut Self {
+        self.limits().cpu_millis = Some(millis);
+        self
+    }
+
+    fn limits(&mut self) -> &mut Limits {
+        self.spec.limits.get_or_insert_default()
+    }
+
     /// Reads the shell's login files before a shell line.
     pub fn login(&mut self, login: bool) -> &mut Self {
         self.spec.login = login;
         self
     }
 
-    /// Kills what is left of the process group when the program ends; it lives on otherwise.
+    /// Runs the program in a login session of its own, which the guest's systemd opens, with the limits and the environment that
+    /// its PAM gives. Needs systemd in the guest, and takes no limits.
+    pub fn login_session(&mut self, session: bool) -> &mut Self {
+        self.spec.login_session = session;
+        self
+    }
+
+    /// Kills what is left of the process group and of the cgroup when the program ends; it lives on otherwise.
     pub fn kill_leftovers(&mut self, kill: bool) -> &mut Self {
         let policy = if kill {
             LeftoverPolicy::Kill
@@ -149,12 +190,12 @@ impl Command {
         self
     }
 
-    /// Lets the program live on when its [`Child`] is dropped or the connection is lost; it is hung up otherwise.
-    pub fn keep_on_disconnect(&mut self, keep: bool) -> &mut Self {
-        self.on_disconnect = if keep {
-            DisconnectPolicy::Keep
-        } else {
-            DisconnectPolicy::Unspecified
+    /// What becomes of the program when its [`Child`] is dropped or the connection is lost.
+    pub fn on_disconnect(&mut self, policy: OnDisconnect) -> &mut Self {
+        self.on_disconnect = match policy {
+            OnDisconnect::HangUp => DisconnectPolicy::Unspecified,
+            OnDisconnect::Kill => DisconnectPolicy::Kill,
+            OnDisconnect::Keep => DisconnectPolicy::Keep,
         };
         self
     }
@@ -174,6 +215,30 @@ impl Command {
             on_disconnect: self.on_disconnect.into(),
         };
         Child::begin(self.vm.clone(), start).await
+    }
+
+    /// Starts the program detached: it lives on without a client, and `ring_size` bytes of each of its outputs are kept
+    /// for [`Processes::attach`](crate::Processes::attach); `None`: 1 MiB.
+    ///
+    /// Cancelled, it may have been started all the same.
+    pub async fn start(&self, ring_size: Option<u64>) -> Result<Started, Error> {
+        let request = StartRequest {
+            process: Some(self.spec.clone()),
+            ring_size,
+        };
+        self.vm.processes().start(request).await
+    }
+
+    /// Names the program for people and for [`Processes::list`](crate::Processes::list); at most 128 bytes.
+    pub fn name(&mut self, name: impl Into<String>) -> &mut Self {
+        self.spec.name = name.into();
+        self
+    }
+
+    /// Labels the program; at most 16 labels of at most 128 bytes each.
+    pub fn label(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Self {
+        self.spec.labels.insert(name.into(), value.into());
+        self
     }
 
     /// Runs the program to its end and collects what it wrote. Any exit is a success here; look at the status.

@@ -1,21 +1,27 @@
-//! Opening one connection: the socket, the VMM's `CONNECT`, the hello. Called by tonic's channel whenever it needs a
-//! connection; what goes wrong here becomes the error of the operation that needed it.
+//! Opening one connection: the socket, then the handshakes. Called by tonic's channel whenever it needs a connection; what
+//! goes wrong here becomes the error of the operation that needed it.
+
+mod corked;
+pub(crate) mod handshake;
 
 use std::{io, sync::Arc, time::Duration};
 
-use guestline_proto::hello::{Hello, HelloError, MAX_LINE, Reply, Username};
+use guestline_proto::{
+    hello::{HelloError, Username},
+    proof::ProofError,
+    secret::Secret,
+};
 use thiserror::Error;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite},
     net::UnixStream,
     time::timeout,
 };
 use tokio_vsock::{VsockAddr, VsockStream};
 
 use crate::{Endpoint, RefusalReason};
-
-/// The longest answer to CONNECT: `OK` and a port take 14 bytes, and this leaves room for a VMM's words.
-const MAX_CONNECT_ANSWER: usize = 128;
+pub(crate) use corked::Corked;
+use handshake::{connect_through, greet};
 
 /// Why no connection to an agent came about.
 #[derive(Clone, Debug, Error)]
@@ -32,6 +38,9 @@ pub enum ConnectError {
     /// Another failure of the host's sockets.
     #[error("the connection failed")]
     Socket(#[source] Arc<io::Error>),
+    /// HTTP/2 did not begin on the connection.
+    #[error("HTTP/2 did not begin on the connection")]
+    Http2(#[source] Arc<hyper::Error>),
     /// The whole connecting took too long.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
@@ -50,6 +59,13 @@ pub enum ConnectError {
     /// An agent that speaks another version of the protocol.
     #[error("the agent speaks another version of the protocol")]
     OtherVersion(#[source] HelloError),
+    /// The agent did not prove that it has the VM's secret, and so is not the VM that was meant: one whose agent has no
+    /// secret, or another's, or somebody in between.
+    #[error("the agent did not prove that it has the VM's secret")]
+    Unproven(#[source] ProofError),
+    /// This host has no random bytes to begin a proof with.
+    #[error("this host gives no random bytes")]
+    NoRandom(#[source] Arc<io::Error>),
     /// A name that cannot be sent.
     #[error("{user:?} cannot be a Linux user's name")]
     InvalidUser {
@@ -68,24 +84,33 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// The task that connects was ended, as it is with its runtime.
+    pub(crate) fn stopped(error: tokio::task::JoinError) -> Self {
+        Self::Socket(Arc::new(io::Error::other(error)))
+    }
+}
+
 /// A connected byte stream of any kind.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
-/// Connects and becomes `user`: HTTP/2 follows on the stream. Takes at most `limit`.
+/// Connects and becomes `user`, who has the uid that comes back: HTTP/2 follows on the stream. With a secret, both sides have
+/// proved that they have it. Takes at most `limit`.
 pub(crate) async fn connect(
     endpoint: &Endpoint,
     user: &str,
+    secret: Option<&Secret>,
     limit: Duration,
-) -> Result<Box<dyn Io>, ConnectError> {
+) -> Result<(Box<dyn Io>, u32), ConnectError> {
     let user = Username::try_from(user).map_err(|source| ConnectError::InvalidUser {
         user: user.into(),
         source,
     })?;
     let connecting = async {
         let mut stream = open(endpoint).await?;
-        greet(&mut stream, user).await?;
-        Ok(stream)
+        let uid = greet(&mut stream, user, secret).await?;
+        Ok((stream, uid))
     };
     timeout(limit, connecting)
         .await
@@ -109,73 +134,6 @@ async fn open(endpoint: &Endpoint) -> Result<Box<dyn Io>, ConnectError> {
     }
 }
 
-/// `CONNECT port` and its `OK …`, no byte more.
-async fn connect_through(stream: &mut (impl Io + ?Sized), port: u32) -> Result<(), ConnectError> {
-    // A VMM that closes under our write may have said why before.
-    let request = format!("CONNECT {port}\n");
-    let _ = stream.write_all(request.as_bytes()).await;
-    let line = match read_line(stream, MAX_CONNECT_ANSWER).await {
-        Ok(line) => line,
-        Err(LineError::Closed) => return Err(ConnectError::NobodyInGuest),
-        Err(LineError::TooLong(start)) => return Err(ConnectError::Handshake(printable(&start))),
-        Err(LineError::Io(error)) => return Err(socket_error(error)),
-    };
-    match line.strip_prefix(b"OK") {
-        Some(rest) if rest.is_empty() || rest[0] == b' ' => Ok(()),
-        _ => Err(ConnectError::Handshake(printable(&line))),
-    }
-}
-
-/// The hello and its reply, no byte more.
-async fn greet(stream: &mut (impl Io + ?Sized), user: Username) -> Result<(), ConnectError> {
-    let hello = Hello { user }.to_line();
-    // A peer that refuses before it reads may close under our write; its words are still there to be read.
-    let sent = stream.write_all(hello.as_bytes()).await;
-    let line = match (read_line(stream, MAX_LINE).await, sent) {
-        (Ok(line), _) => line,
-        (Err(LineError::Closed), Ok(())) => return Err(ConnectError::Closed),
-        (Err(LineError::TooLong(_)), _) => {
-            return Err(ConnectError::NotAnAgent(HelloError::NotAReply));
-        }
-        (Err(LineError::Io(error)), _) | (Err(LineError::Closed), Err(error)) => {
-            return Err(socket_error(error));
-        }
-    };
-    if line.starts_with(b"guestline/") {
-        let other = HelloError::OtherProtocol(printable(&line));
-        return Err(ConnectError::OtherVersion(other));
-    }
-    match Reply::parse(&line).map_err(ConnectError::NotAnAgent)? {
-        Reply::Ok { .. } => Ok(()),
-        Reply::Refused { reason, text } => {
-            let text = printable(text.as_bytes());
-            Err(ConnectError::Refused { reason, text })
-        }
-    }
-}
-
-enum LineError {
-    Closed,
-    TooLong(Vec<u8>),
-    Io(io::Error),
-}
-
-/// A line without its `\n`. Byte by byte, because what follows belongs to HTTP/2.
-async fn read_line(stream: &mut (impl Io + ?Sized), max: usize) -> Result<Vec<u8>, LineError> {
-    let mut line = Vec::with_capacity(64);
-    loop {
-        match stream.read_u8().await {
-            Ok(b'\n') => return Ok(line),
-            Ok(_) if line.len() + 1 >= max => return Err(LineError::TooLong(line)),
-            Ok(byte) => line.push(byte),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(LineError::Closed);
-            }
-            Err(error) => return Err(LineError::Io(error)),
-        }
-    }
-}
-
 fn socket_error(error: io::Error) -> ConnectError {
     // connect(2) to a vsock CID that no guest has is ENODEV.
     const ENODEV: i32 = 19;
@@ -192,12 +150,6 @@ fn socket_error(error: io::Error) -> ConnectError {
         io::ErrorKind::PermissionDenied => ConnectError::NotPermitted(error),
         _ => ConnectError::Socket(error),
     }
-}
-
-/// A stranger's bytes, fit to be shown.
-fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! How the host reaches an agent, as people write it: `vsock:3`, `hybrid:/run/vm.sock:777`, `unix:/tmp/agent.sock`.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{ffi::OsString, fmt, path::PathBuf, str::FromStr};
 
 use guestline_proto::DEFAULT_PORT;
 use thiserror::Error;
@@ -45,6 +45,19 @@ pub enum ParseEndpointError {
     /// Nothing after the scheme.
     #[error("the endpoint {0:?} names no socket")]
     NoPath(String),
+}
+
+impl Endpoint {
+    /// Where whoever makes machines may leave a machine's secret: beside its socket, as `SOCKET.secret`. `None`: it has no
+    /// socket of its own.
+    pub fn secret_file(&self) -> Option<PathBuf> {
+        let (Self::Hybrid { path, .. } | Self::Unix { path }) = self else {
+            return None;
+        };
+        let mut beside = OsString::from(path);
+        beside.push(".secret");
+        Some(beside.into())
+    }
 }
 
 impl FromStr for Endpoint {

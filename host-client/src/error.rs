@@ -57,6 +57,9 @@ pub enum Error {
         /// The limit that was set.
         limit: usize,
     },
+    /// The host's folder could not be packed, or what the guest sent not be unpacked there.
+    #[error("the copy failed on the host")]
+    Folder(#[source] guestline_archive::Error),
     /// The host's side of a copy could not be read.
     #[error("cannot read what is to be sent")]
     Source(#[source] io::Error),

@@ -1,9 +1,14 @@
 //! The guest's files, in the manner of `std::fs`.
 
 mod change;
+mod extended;
+mod folder;
 mod list;
 mod metadata;
 mod read;
+mod tree;
+mod upload;
+mod watch;
 mod write;
 
 use std::{
@@ -16,15 +21,30 @@ use guestline_proto::{
     MAX_MESSAGE_SIZE,
     v1::{self, files_client::FilesClient},
 };
-use tonic::transport::Channel;
 
 pub use change::{Copied, CopyOptions, RenameMode, SetAttributes, Space};
+pub use extended::{Checksum, ChecksumAlgorithm, ExtendedAttribute};
 pub use list::{DirEntry, DirStream};
 pub use metadata::{FileType, Metadata};
 pub use read::FileReader;
+pub use tree::{PullOptions, PullStream, Pulled, PushOptions, PushWriter, Pushed};
+pub use watch::{Change, WatchStream, Watched};
 pub use write::{FileWriter, WriteOptions};
 
-use crate::{Error, Vm};
+use crate::{Error, Vm, channel::Channel};
+
+/// Makes the call, and turns its status into our error.
+macro_rules! call {
+    ($files:ident . $rpc:ident ($request:expr)) => {
+        $files
+            .client()
+            .$rpc($request)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| $files.vm.error(status))
+    };
+}
+use call;
 
 /// The files of a VM, as the user of the [`Vm`] it came from.
 ///

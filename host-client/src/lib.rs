@@ -19,23 +19,42 @@
 //! Cancel safety: dropping the future of any operation cancels it in the guest. What that leaves behind is said at the
 //! operations that change something.
 
+mod channel;
 mod command;
 mod connect;
+mod detached;
 mod endpoint;
 mod error;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod network;
 mod process;
 mod system;
 mod vm;
 
-pub use command::Command;
+pub use command::{Command, OnDisconnect};
 pub use connect::ConnectError;
+pub use detached::{AttachEvent, Attached, Offsets, Process, ProcessState, Processes, Started};
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use error::{Error, ErrorReason, RefusalReason};
 pub use files::{
-    Copied, CopyOptions, DirEntry, DirStream, FileReader, FileType, FileWriter, Files, Metadata,
-    RenameMode, SetAttributes, Space, WriteOptions,
+    Change, Checksum, ChecksumAlgorithm, Copied, CopyOptions, DirEntry, DirStream,
+    ExtendedAttribute, FileReader, FileType, FileWriter, Files, Metadata, PullOptions, PullStream,
+    Pulled, PushOptions, PushWriter, Pushed, RenameMode, SetAttributes, Space, WatchStream,
+    Watched, WriteOptions,
 };
-pub use process::{Child, Event, ExitStatus, Input, Output, SignalTarget};
-pub use system::{CreateGroup, CreateUser, Disk, Group, Identity, Info, Memory, System, User};
+pub use guestline_archive::{Error as FolderError, LeftOut, Observer, OutsideLinks, Unpacked};
+pub use guestline_proto::{
+    hello::Username,
+    proof::ProofError,
+    secret::{Secret, SecretError},
+};
+pub use network::{ForwardStream, ForwardTarget, Network, Port, PortAddress};
+pub use process::{Child, Event, ExitStatus, GroupUsage, Input, Output, SignalTarget};
+pub use system::{
+    AgentProcess, ClockStep, CpuTime, CreateGroup, CreateService, CreateUser, Disk, Group,
+    Identity, Info, LogLine, LogOptions, LogStream, Memory, Metrics, MetricsStream, Pressure,
+    Service, ServiceAction, System, User,
+};
 pub use vm::Vm;

@@ -1,23 +1,34 @@
 //! A program that runs in the guest: its input, its output, its end.
 
+mod requests;
+
 use std::{fmt, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use guestline_proto::{
     MAX_CHUNK_SIZE, MAX_MESSAGE_SIZE,
     v1::{
-        self, CloseStdin, Resize, RunRequest, RunResponse, RunStart, SendSignal, exited, output,
-        processes_client::ProcessesClient, run_request, run_response,
+        self, AttachRequest, CloseStdin, DisconnectPolicy, Resize, RunRequest, RunResponse,
+        RunStart, SendSignal, attach_request, exited, output, processes_client::ProcessesClient,
+        run_request, run_response,
     },
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::{runtime::Handle, sync::mpsc, time};
 use tonic::Streaming;
 
+use self::requests::{GiveUp, Requests as Sent};
 use crate::{Error, Vm};
 
 /// Requests on their way besides the HTTP/2 window: input waits in its writer, not here.
-const QUEUE: usize = 4;
+pub(crate) const QUEUE: usize = 4;
+
+/// As the agent ends the program of a client that vanished: a hang-up, and for who does not heed it, this long after, the kill.
+const GRACE: Duration = Duration::from_secs(2);
+const SIGHUP: i32 = 1;
+const SIGKILL: i32 = 9;
+
+/// A guest that does not answer is not waited for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a program does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +57,10 @@ pub struct ExitStatus {
     pub out_of_memory: bool,
     /// Others still hold its output open.
     pub output_held: bool,
+    /// How many of its cgroup outlived the SIGKILL of [`Command::kill_leftovers`](crate::Command::kill_leftovers).
+    pub survivors: u32,
+    /// What all in its cgroup used, where the guest has cgroup v2.
+    pub group_usage: Option<GroupUsage>,
     /// From start to end.
     pub wall_time: Duration,
     /// In user mode.
@@ -54,6 +69,18 @@ pub struct ExitStatus {
     pub system_time: Duration,
     /// Bytes of memory at the most.
     pub max_resident: u64,
+}
+
+/// What a program and all that it started used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupUsage {
+    /// In user mode.
+    pub user_time: Duration,
+    /// In the kernel.
+    pub system_time: Duration,
+    /// Bytes of memory at the most, with page cache; 0 where the guest's kernel does not tell.
+    pub memory_peak: u64,
 }
 
 impl ExitStatus {
@@ -82,10 +109,6 @@ impl TryFrom<v1::Exited> for ExitStatus {
             None => return Err(Error::Protocol("an exit without a status".into())),
         };
         let usage = wire.usage.unwrap_or_default();
-        let time = |time: Option<prost_types::Duration>| {
-            time.and_then(|time| time.try_into().ok())
-                .unwrap_or_default()
-        };
         Ok(Self {
             code,
             signal,
@@ -93,12 +116,23 @@ impl TryFrom<v1::Exited> for ExitStatus {
             timed_out: wire.timed_out,
             out_of_memory: wire.out_of_memory,
             output_held: wire.output_held,
+            survivors: wire.survivors,
+            group_usage: wire.group_usage.map(|usage| GroupUsage {
+                user_time: time(usage.user_time),
+                system_time: time(usage.system_time),
+                memory_peak: usage.memory_peak,
+            }),
             wall_time: time(usage.wall_time),
             user_time: time(usage.user_time),
             system_time: time(usage.system_time),
             max_resident: usage.max_resident,
         })
     }
+}
+
+pub(crate) fn time(time: Option<prost_types::Duration>) -> Duration {
+    time.and_then(|time| time.try_into().ok())
+        .unwrap_or_default()
 }
 
 /// What a program wrote, and how it ended.
@@ -128,54 +162,87 @@ pub enum SignalTarget {
 ///
 /// After the program ended, or its connection, everything here does nothing: the events tell.
 #[derive(Clone, Debug)]
-pub struct Input {
-    requests: mpsc::Sender<RunRequest>,
+pub struct Input(Requests);
+
+#[derive(Clone, Debug)]
+enum Requests {
+    Run(mpsc::Sender<RunRequest>),
+    Attach(mpsc::Sender<AttachRequest>),
+}
+
+/// What either of them can be told.
+enum Word {
+    Stdin(Bytes),
+    CloseStdin,
+    Resize(Resize),
+    Signal(SendSignal),
 }
 
 impl Input {
+    pub(crate) fn attached(requests: mpsc::Sender<AttachRequest>) -> Self {
+        Self(Requests::Attach(requests))
+    }
+
     /// Gives bytes to its stdin or terminal; waits while the program does not read.
     pub async fn write(&self, data: impl Into<Bytes>) {
         let mut data = data.into();
         while !data.is_empty() {
             let chunk = data.split_to(data.len().min(MAX_CHUNK_SIZE));
-            self.send(run_request::Message::Stdin(chunk)).await;
+            self.send(Word::Stdin(chunk)).await;
         }
     }
 
     /// Ends its stdin.
     pub async fn close(&self) {
-        self.send(run_request::Message::CloseStdin(CloseStdin {}))
-            .await;
+        self.send(Word::CloseStdin).await;
     }
 
     /// Tells its terminal a new size.
     pub async fn resize(&self, columns: u32, rows: u32) {
-        self.send(run_request::Message::Resize(Resize { columns, rows }))
-            .await;
+        self.send(Word::Resize(Resize { columns, rows })).await;
     }
 
     /// Sends a Linux signal, by number.
     pub async fn signal(&self, signal: i32, target: SignalTarget) {
-        let target = match target {
-            SignalTarget::Group => v1::SignalTarget::Unspecified,
-            SignalTarget::Leader => v1::SignalTarget::Leader,
-            SignalTarget::All => v1::SignalTarget::All,
-        };
-        let message = SendSignal {
-            signal,
-            target: target.into(),
-        };
-        self.send(run_request::Message::Signal(message)).await;
+        self.send(Word::Signal(send_signal(signal, target))).await;
     }
 
-    async fn send(&self, message: run_request::Message) {
+    async fn send(&self, word: Word) {
         // Nobody there to take it means that the call ended, which the events tell.
-        let _ = self
-            .requests
-            .send(RunRequest {
-                message: Some(message),
-            })
-            .await;
+        match &self.0 {
+            Requests::Run(requests) => {
+                use run_request::Message;
+                let message = Some(match word {
+                    Word::Stdin(chunk) => Message::Stdin(chunk),
+                    Word::CloseStdin => Message::CloseStdin(CloseStdin {}),
+                    Word::Resize(resize) => Message::Resize(resize),
+                    Word::Signal(signal) => Message::Signal(signal),
+                });
+                let _ = requests.send(RunRequest { message }).await;
+            }
+            Requests::Attach(requests) => {
+                use attach_request::Message;
+                let message = Some(match word {
+                    Word::Stdin(chunk) => Message::Stdin(chunk),
+                    Word::CloseStdin => Message::CloseStdin(CloseStdin {}),
+                    Word::Resize(resize) => Message::Resize(resize),
+                    Word::Signal(signal) => Message::Signal(signal),
+                });
+                let _ = requests.send(AttachRequest { message }).await;
+            }
+        }
+    }
+}
+
+pub(crate) fn send_signal(signal: i32, target: SignalTarget) -> SendSignal {
+    let target = match target {
+        SignalTarget::Group => v1::SignalTarget::Unspecified,
+        SignalTarget::Leader => v1::SignalTarget::Leader,
+        SignalTarget::All => v1::SignalTarget::All,
+    };
+    SendSignal {
+        signal,
+        target: target.into(),
     }
 }
 
@@ -189,16 +256,23 @@ pub struct Child {
     responses: Streaming<RunResponse>,
     pid: i32,
     process_id: u64,
+    give_up: GiveUp,
+    /// Nobody has to end it: it has ended, or is to live on.
+    is_left_alone: bool,
 }
 
 impl Child {
     pub(crate) async fn begin(vm: Vm, start: RunStart) -> Result<Self, Error> {
         let (requests, queue) = mpsc::channel(QUEUE);
-        let input = Input { requests };
-        input.send(run_request::Message::Start(start)).await;
+        let (queue, give_up) = Sent::new(queue);
+        let is_left_alone = start.on_disconnect() == DisconnectPolicy::Keep;
+        let message = Some(run_request::Message::Start(start));
+        // The queue is new and has room.
+        let _ = requests.send(RunRequest { message }).await;
+        let input = Input(Requests::Run(requests));
         let mut client =
             ProcessesClient::new(vm.channel()).max_decoding_message_size(MAX_MESSAGE_SIZE);
-        let answer = client.run(ReceiverStream::new(queue)).await;
+        let answer = client.run(queue).await;
         let mut responses = answer.map_err(|status| vm.error(status))?.into_inner();
         let first = responses
             .message()
@@ -213,6 +287,8 @@ impl Child {
                     responses,
                     pid,
                     process_id,
+                    give_up,
+                    is_left_alone,
                 })
             }
             Some(_) => Err(Error::Protocol(
@@ -244,11 +320,12 @@ impl Child {
 
     /// What it does next. A connection that ends without [`Event::Exited`] is [`Error::Lost`]. Cancel-safe.
     pub async fn event(&mut self) -> Result<Event, Error> {
-        let answer = self
-            .responses
-            .message()
-            .await
-            .map_err(|status| self.vm.error(status))?;
+        let answer = self.responses.message().await;
+        if !matches!(&answer, Ok(Some(answer)) if is_output(answer)) {
+            // The last, whatever it is.
+            self.is_left_alone = true;
+        }
+        let answer = answer.map_err(|status| self.vm.error(status))?;
         match answer.ok_or(Error::Lost(None))?.message {
             Some(run_response::Message::Output(output)) => match output.stream {
                 Some(output::Stream::Stdout(data)) => Ok(Event::Stdout(data)),
@@ -307,5 +384,38 @@ impl Child {
                 return Err(Error::OutputTooLarge { limit });
             }
         }
+    }
+}
+
+fn is_output(answer: &RunResponse) -> bool {
+    matches!(answer.message, Some(run_response::Message::Output(_)))
+}
+
+impl Drop for Child {
+    /// The end of the call tells the guest, unless the call cannot end: then a call of its own does.
+    fn drop(&mut self) {
+        let is_told = self.give_up.give_up();
+        if is_told || self.is_left_alone {
+            return;
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(end(self.vm.clone(), self.process_id));
+        }
+    }
+}
+
+async fn end(vm: Vm, process_id: u64) {
+    let processes = vm.processes();
+    let signal = |signal, target| {
+        let told = processes.signal(process_id, signal, target);
+        time::timeout(ANSWER_LIMIT, told)
+    };
+    let _ = signal(SIGHUP, SignalTarget::Group).await;
+    time::sleep(GRACE).await;
+    // What it left behind lives on, where it has ended itself.
+    if let Ok(Ok(())) = signal(SIGKILL, SignalTarget::Leader).await {
+        let _ = signal(SIGKILL, SignalTarget::Group).await;
+        // A guest without cgroups has no such thing.
+        let _ = signal(SIGKILL, SignalTarget::All).await;
     }
 }

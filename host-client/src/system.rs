@@ -1,4 +1,10 @@
-//! The guest itself: what it is, and who lives there.
+//! The guest itself: what it is, who lives there, and what changes it.
+
+mod accounts;
+mod clock;
+mod info;
+mod metrics;
+mod services;
 
 use std::{
     ffi::OsString,
@@ -7,164 +13,25 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use guestline_proto::{
     MAX_MESSAGE_SIZE,
     v1::{self, system_client::SystemClient},
 };
-use tonic::transport::Channel;
 
-use crate::{Error, Vm};
+pub use accounts::{CreateGroup, CreateUser, Group, User};
+pub use clock::ClockStep;
+pub use info::{Disk, Identity, Info, Memory};
+pub use metrics::{AgentProcess, CpuTime, Metrics, MetricsStream, Pressure};
+pub use services::{CreateService, LogLine, LogOptions, LogStream, Service, ServiceAction};
 
-/// The facts and users of a VM, as the user of the [`Vm`] it came from.
+use crate::{Error, Vm, channel::Channel};
+
+/// The facts and users of a VM, as the user of the [`Vm`] it came from. What changes the guest is tried as that user too, so
+/// that for all but root the guest's kernel mostly says no: [`Error::is_permission_denied`].
 #[derive(Clone, Debug)]
 pub struct System {
     vm: Vm,
-}
-
-/// What a guest and its agent are.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Info {
-    /// Of the agent.
-    pub agent_version: String,
-    /// The guest's host name.
-    pub hostname: String,
-    /// Of uname(2).
-    pub kernel: String,
-    /// Of uname(2).
-    pub architecture: String,
-    /// Its own name; empty where it has none.
-    pub operating_system: String,
-    /// New with each boot.
-    pub boot_id: String,
-    /// How often it was resumed since.
-    pub generation: u64,
-    /// Since boot.
-    pub uptime: Duration,
-    /// The guest's clock.
-    pub now: Option<SystemTime>,
-    /// Load over 1, 5 and 15 minutes.
-    pub load: [f64; 3],
-    /// Cores.
-    pub cpus: u32,
-    /// Its memory.
-    pub memory: Memory,
-    /// Its mounted disks.
-    pub disks: Vec<Disk>,
-    /// Who this connection is.
-    pub identity: Identity,
-    /// What the guest has: "cgroup2", "systemd", …
-    pub capabilities: Vec<String>,
-}
-
-/// Bytes of memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Memory {
-    /// All of it.
-    pub total: u64,
-    /// Unused.
-    pub free: u64,
-    /// To be had without swapping.
-    pub available: u64,
-    /// Swap.
-    pub swap_total: u64,
-    /// Unused swap.
-    pub swap_free: u64,
-}
-
-/// A mounted file system on a block device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Disk {
-    /// Where.
-    pub mount_point: PathBuf,
-    /// What.
-    pub device: PathBuf,
-    /// Of which kind.
-    pub file_system: String,
-    /// Bytes.
-    pub total: u64,
-    /// Bytes free to users.
-    pub available: u64,
-}
-
-/// A Linux user as the kernel sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Identity {
-    /// The name.
-    pub user: OsString,
-    /// The user id.
-    pub uid: u32,
-    /// The primary group.
-    pub gid: u32,
-    /// The supplementary groups.
-    pub groups: Vec<u32>,
-    /// The home directory.
-    pub home: PathBuf,
-    /// The login shell.
-    pub shell: PathBuf,
-}
-
-/// A line of passwd(5).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct User {
-    /// The name.
-    pub name: OsString,
-    /// The user id.
-    pub uid: u32,
-    /// The primary group.
-    pub gid: u32,
-    /// The comment field.
-    pub comment: OsString,
-    /// The home directory.
-    pub home: PathBuf,
-    /// The login shell.
-    pub shell: PathBuf,
-}
-
-/// A line of group(5).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Group {
-    /// The name.
-    pub name: OsString,
-    /// The group id.
-    pub gid: u32,
-    /// The members.
-    pub members: Vec<OsString>,
-}
-
-/// A user to create; what is `None` the guest chooses.
-#[derive(Clone, Debug, Default)]
-pub struct CreateUser {
-    /// `[a-z_][a-z0-9_-]*`, at most 32 bytes.
-    pub name: String,
-    /// The user id.
-    pub uid: Option<u32>,
-    /// Supplementary groups, which must be there.
-    pub groups: Vec<String>,
-    /// The home directory.
-    pub home: Option<String>,
-    /// The login shell.
-    pub shell: Option<String>,
-    /// A system user.
-    pub system: bool,
-    /// The comment field.
-    pub comment: String,
-}
-
-/// A group to create.
-#[derive(Clone, Debug, Default)]
-pub struct CreateGroup {
-    /// The name.
-    pub name: String,
-    /// The group id.
-    pub gid: Option<u32>,
-    /// A system group.
-    pub system: bool,
 }
 
 impl System {
@@ -243,88 +110,77 @@ impl System {
         let missing = || Error::Protocol("a created group without its line".into());
         answer.group.map(Group::from).ok_or_else(missing)
     }
+
+    /// Sets the guest's clock. Not repeated by itself: by then the time would be another.
+    pub async fn set_time(&self, time: SystemTime) -> Result<ClockStep, Error> {
+        let time = Some(time.into());
+        let answer = self.client().set_time(v1::SetTimeRequest { time }).await;
+        let answer = answer.map_err(|status| self.vm.error(status))?;
+        Ok(answer.into_inner().step.into())
+    }
+
+    /// Tells a guest that it was paused, restored or cloned: its clock is set, its random pool gets 1 byte to 4 KiB of a
+    /// good generator's, and all connections of before are told to go, which handles follow by themselves. Gives the
+    /// guest's new generation number, and how far the clock was moved.
+    pub async fn resumed(
+        &self,
+        time: SystemTime,
+        entropy: impl Into<Bytes>,
+    ) -> Result<(u64, ClockStep), Error> {
+        let request = v1::ResumedRequest {
+            time: Some(time.into()),
+            entropy: entropy.into(),
+        };
+        let answer = self.client().resumed(request).await;
+        let answer = answer.map_err(|status| self.vm.error(status))?.into_inner();
+        Ok((answer.generation, ClockStep::from(answer.step)))
+    }
+
+    /// Freezes the file systems on block devices for a snapshot, and gives their mount points. They thaw by themselves after
+    /// `timeout` (30 s where it is `None`, at most 5 minutes), also when this host vanishes.
+    pub async fn freeze(&self, timeout: Option<Duration>) -> Result<Vec<PathBuf>, Error> {
+        let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
+        let answer = self.client().freeze(v1::FreezeRequest { timeout }).await;
+        let answer = answer.map_err(|status| self.vm.error(status))?.into_inner();
+        Ok(paths(answer.mount_points))
+    }
+
+    /// Thaws all that is frozen, and gives the mount points. [`ErrorReason::NotFrozen`](crate::ErrorReason) where nothing was:
+    /// after a freeze, its time was over and a snapshot may not be whole.
+    pub async fn thaw(&self) -> Result<Vec<PathBuf>, Error> {
+        let answer = self.client().thaw(v1::ThawRequest {}).await;
+        let answer = answer.map_err(|status| self.vm.error(status))?.into_inner();
+        Ok(paths(answer.mount_points))
+    }
+
+    /// Powers the guest off. Returns before it goes.
+    pub async fn power_off(&self) -> Result<(), Error> {
+        self.shut_down(v1::ShutdownMode::PowerOff).await
+    }
+
+    /// Reboots the guest. Returns before it goes; its agent answers again afterwards, with another boot id.
+    pub async fn reboot(&self) -> Result<(), Error> {
+        self.shut_down(v1::ShutdownMode::Reboot).await
+    }
+
+    async fn shut_down(&self, mode: v1::ShutdownMode) -> Result<(), Error> {
+        let mode = mode.into();
+        let answer = self.client().shutdown(v1::ShutdownRequest { mode }).await;
+        answer.map(drop).map_err(|status| self.vm.error(status))
+    }
+
+    /// Mixes 1 byte to 4 KiB of a good generator's into the guest's random pool, and makes its own generator draw from it.
+    pub async fn reseed(&self, entropy: impl Into<Bytes>) -> Result<(), Error> {
+        let entropy = entropy.into();
+        let answer = self.client().reseed(v1::ReseedRequest { entropy }).await;
+        answer.map(drop).map_err(|status| self.vm.error(status))
+    }
 }
 
-fn text(bytes: bytes::Bytes) -> OsString {
+fn paths(paths: Vec<Bytes>) -> Vec<PathBuf> {
+    paths.into_iter().map(|path| text(path).into()).collect()
+}
+
+fn text(bytes: Bytes) -> OsString {
     OsString::from_vec(bytes.into())
-}
-
-impl From<v1::InfoResponse> for Info {
-    fn from(wire: v1::InfoResponse) -> Self {
-        let memory = wire.memory.unwrap_or_default();
-        Self {
-            agent_version: wire.agent_version,
-            hostname: wire.hostname,
-            kernel: wire.kernel,
-            architecture: wire.architecture,
-            operating_system: wire.operating_system,
-            boot_id: wire.boot_id,
-            generation: wire.generation,
-            uptime: wire
-                .uptime
-                .and_then(|time| time.try_into().ok())
-                .unwrap_or_default(),
-            now: wire.now.and_then(|time| time.try_into().ok()),
-            load: [wire.load_1, wire.load_5, wire.load_15],
-            cpus: wire.cpus,
-            memory: Memory {
-                total: memory.total,
-                free: memory.free,
-                available: memory.available,
-                swap_total: memory.swap_total,
-                swap_free: memory.swap_free,
-            },
-            disks: wire.disks.into_iter().map(Disk::from).collect(),
-            identity: wire.identity.unwrap_or_default().into(),
-            capabilities: wire.capabilities,
-        }
-    }
-}
-
-impl From<v1::Disk> for Disk {
-    fn from(wire: v1::Disk) -> Self {
-        Self {
-            mount_point: text(wire.mount_point).into(),
-            device: text(wire.device).into(),
-            file_system: wire.file_system,
-            total: wire.total,
-            available: wire.available,
-        }
-    }
-}
-
-impl From<v1::Identity> for Identity {
-    fn from(wire: v1::Identity) -> Self {
-        Self {
-            user: text(wire.user),
-            uid: wire.uid,
-            gid: wire.gid,
-            groups: wire.groups,
-            home: text(wire.home).into(),
-            shell: text(wire.shell).into(),
-        }
-    }
-}
-
-impl From<v1::User> for User {
-    fn from(wire: v1::User) -> Self {
-        Self {
-            name: text(wire.name),
-            uid: wire.uid,
-            gid: wire.gid,
-            comment: text(wire.comment),
-            home: text(wire.home).into(),
-            shell: text(wire.shell).into(),
-        }
-    }
-}
-
-impl From<v1::Group> for Group {
-    fn from(wire: v1::Group) -> Self {
-        Self {
-            name: text(wire.name),
-            gid: wire.gid,
-            members: wire.members.into_iter().map(text).collect(),
-        }
-    }
 }

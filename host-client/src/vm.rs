@@ -1,69 +1,75 @@
 //! The handle to one Linux user of one VM, and the connection behind it.
 
-use std::{
-    ffi::OsStr,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{ffi::OsStr, time::Duration};
 
-use guestline_proto::http2;
-use hyper_util::rt::TokioIo;
-use tonic::{
-    Status,
-    transport::{self, Channel},
-};
+use guestline_proto::secret::Secret;
+use tonic::Status;
 
-use crate::{Command, Endpoint, Error, Files, System, connect::connect};
+use crate::{
+    Command, Endpoint, Error, Files, Network, Processes, System,
+    channel::{Channel, Target},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A VM that died without a word is noticed after the interval and the timeout together.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A VM as one of its Linux users. Cheap to clone; clones share one connection.
 ///
 /// Making one does no I/O and checks nothing: a missing machine or an unknown user is an error of the first operation.
 #[derive(Clone, Debug)]
 pub struct Vm {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    endpoint: Endpoint,
-    user: String,
-    connect_timeout: Duration,
-    channel: OnceLock<Channel>,
+    channel: Channel,
 }
 
 impl Vm {
     /// The VM behind `endpoint`, as root.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self::with(endpoint, "root".into(), CONNECT_TIMEOUT)
+        Self::with(Target {
+            endpoint,
+            user: "root".into(),
+            secret: None,
+            connect_timeout: CONNECT_TIMEOUT,
+        })
     }
 
     /// The same VM as another Linux user, over a connection of its own.
     pub fn user(&self, name: impl Into<String>) -> Self {
-        Self::with(
-            self.inner.endpoint.clone(),
-            name.into(),
-            self.inner.connect_timeout,
-        )
+        let user = name.into();
+        let target = self.channel.target().clone();
+        Self::with(Target { user, ..target })
+    }
+
+    /// The same VM and user, known by its secret: a connection comes about only if this host and the agent prove to each
+    /// other that they have it.
+    pub fn secret(&self, secret: Secret) -> Self {
+        let secret = Some(secret);
+        let target = self.channel.target().clone();
+        Self::with(Target { secret, ..target })
     }
 
     /// The same VM and user, with another bound on the time that connecting takes, hello included. 5 s otherwise.
     pub fn connect_timeout(&self, limit: Duration) -> Self {
-        Self::with(self.inner.endpoint.clone(), self.inner.user.clone(), limit)
+        let connect_timeout = limit;
+        let target = self.channel.target().clone();
+        Self::with(Target {
+            connect_timeout,
+            ..target
+        })
     }
 
     /// Who operations act as.
     pub fn username(&self) -> &str {
-        &self.inner.user
+        &self.channel.target().user
+    }
+
+    /// The user's uid in the guest, as the agent said it when the last connection was made that an operation used. Asks
+    /// nothing: absent before the first operation, and where none got through.
+    pub fn uid(&self) -> Option<u32> {
+        self.channel.uid()
     }
 
     /// Where the agent is looked for.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.inner.endpoint
+        &self.channel.target().endpoint
     }
 
     /// The guest's files.
@@ -86,53 +92,34 @@ impl Vm {
         Command::login_shell(self.clone())
     }
 
+    /// The programs that this user's worker runs: list, attach, signal.
+    pub fn processes(&self) -> Processes {
+        Processes::new(self.clone())
+    }
+
     /// The guest itself, its users and groups.
     pub fn system(&self) -> System {
         System::new(self.clone())
     }
 
-    fn with(endpoint: Endpoint, user: String, connect_timeout: Duration) -> Self {
-        let channel = OnceLock::new();
+    /// What listens in the guest.
+    pub fn network(&self) -> Network {
+        Network::new(self.clone())
+    }
+
+    fn with(target: Target) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                endpoint,
-                user,
-                connect_timeout,
-                channel,
-            }),
+            channel: Channel::new(target),
         }
     }
 
-    /// The connection, which connects when it is used. Must be called within a Tokio runtime.
+    /// The connection, which connects when it is used. Must be used within a Tokio runtime.
     pub(crate) fn channel(&self) -> Channel {
-        self.inner
-            .channel
-            .get_or_init(|| self.inner.open_channel())
-            .clone()
+        self.channel.clone()
     }
 
     pub(crate) fn error(&self, status: Status) -> Error {
-        Error::from_status(status, &self.inner.endpoint, &self.inner.user)
-    }
-}
-
-impl Inner {
-    fn open_channel(&self) -> Channel {
-        let (endpoint, user) = (self.endpoint.clone(), self.user.clone());
-        let limit = self.connect_timeout;
-        let connector = tower::service_fn(move |_: tonic::codegen::http::Uri| {
-            let (endpoint, user) = (endpoint.clone(), user.clone());
-            async move { connect(&endpoint, &user, limit).await.map(TokioIo::new) }
-        });
-        // The name is only the `:authority` of the requests.
-        transport::Endpoint::from_static("http://guestline")
-            .initial_stream_window_size(http2::STREAM_WINDOW)
-            .initial_connection_window_size(http2::CONNECTION_WINDOW)
-            .max_frame_size(http2::MAX_FRAME_SIZE)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .connect_with_connector_lazy(connector)
+        Error::from_status(status, self.endpoint(), self.username())
     }
 }
 

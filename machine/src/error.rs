@@ -50,6 +50,14 @@ pub enum MachineError {
         /// Its name.
         name: String,
     },
+    /// Another process is at it.
+    #[error(
+        "machine {name:?} is being started or ended by another process: try again when that is done"
+    )]
+    Busy {
+        /// Its name.
+        name: String,
+    },
     /// No machine of that name.
     #[error("no machine {name:?}: `cargo xtask vm list` shows those there are")]
     Unknown {
@@ -70,6 +78,24 @@ pub enum MachineError {
         /// What was given.
         name: String,
     },
+    /// A name that is no Debian package's.
+    #[error("{package:?} is no name of a Debian package: use a-z, 0-9, +, - and .")]
+    InvalidPackage {
+        /// What was given.
+        package: String,
+    },
+    /// Packages for an image that is not made of them.
+    #[error("the minimal image has no packages, so it cannot have {package:?}: take debian")]
+    NoPackages {
+        /// The first.
+        package: String,
+    },
+    /// It has no QEMU that lives.
+    #[error("machine {name:?} does not run")]
+    NotRunning {
+        /// Its name.
+        name: String,
+    },
     /// The machine ended before its agent answered.
     #[error("machine {name:?} ended before its agent answered; the end of its console:\n{console}")]
     Died {
@@ -77,6 +103,24 @@ pub enum MachineError {
         name: String,
         /// The last lines.
         console: String,
+    },
+    /// The machine runs, and its agent lets in whoever has not got its secret.
+    #[error(
+        "the agent of machine {name:?} does not ask for the machine's secret; the end of its console:\n{console}"
+    )]
+    Unguarded {
+        /// Its name.
+        name: String,
+        /// The last lines.
+        console: String,
+    },
+    /// The system gives no random bytes for a secret.
+    #[error("no random bytes for the secret of machine {name:?}")]
+    Random {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: io::Error,
     },
     /// The machine runs, and its agent does not answer.
     #[error(

@@ -17,6 +17,6 @@ mod setup;
 
 pub use error::MachineError;
 pub use images::ImageKind;
-pub use machine::{Machine, MachineSpec};
-pub use record::{Record, list, stop};
+pub use machine::{Channel, Machine, MachineSpec, kvm_works};
+pub use record::{Record, find, list, stop};
 pub use setup::Setup;

@@ -12,10 +12,10 @@ use std::{
 
 use crate::{
     ImageKind, MachineError, Record, Setup,
-    images::{self, Image},
-    probe::Vsock,
+    images::{self, DRIVER_IS_UP, Image},
+    probe::{Answer, Vsock},
     record::QEMU,
-    setup::say,
+    setup::{programs, say},
 };
 
 /// The agent's default port.
@@ -23,6 +23,9 @@ const PORT: u32 = 777;
 
 /// The guest's CID where vhost-device-vsock gives it one: each such machine is alone on its own.
 const PRIVATE_CID: u32 = 3;
+
+/// Unless the spec says otherwise.
+const CPUS: u32 = 2;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -35,8 +38,29 @@ pub struct MachineSpec {
     pub users: Vec<String>,
     /// In MiB.
     pub memory: u32,
+    /// Processors; 2 otherwise.
+    pub cpus: Option<u32>,
     /// The static agent.
     pub agent: PathBuf,
+    /// A disk of the machine's own, which the first start makes of the image's. What a machine without one writes is gone
+    /// when it ends. Images that boot without a disk ignore it.
+    pub disk: Option<PathBuf>,
+    /// Debian packages beyond those that the debian image has; each set is an image of its own, made once. The minimal
+    /// image has no packages.
+    pub packages: Vec<String>,
+    /// Serial channels of virtio besides the vsock, as QEMU's own guest agent wants one.
+    pub channels: Vec<Channel>,
+    /// Whether it gets a secret, a new one at each start, without which its agent serves nobody. QEMU hands it in.
+    pub secret: bool,
+}
+
+/// A virtio serial port: `/dev/virtio-ports/NAME` in the guest, and here a Unix socket at which QEMU listens.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// Without a comma.
+    pub name: String,
+    /// At most 107 bytes (unix(7)), without a comma.
+    pub socket: PathBuf,
 }
 
 /// A running machine. Dropping it ends it, and so does the end of the thread that started it, unless it was detached.
@@ -55,7 +79,7 @@ impl Machine {
     /// `detached`: it lives on without this process, until [`stop`](crate::stop).
     pub fn start(setup: &Setup, spec: &MachineSpec, detached: bool) -> Result<Self, MachineError> {
         let record = Record::of(&spec.name)?;
-        record.begin()?;
+        let _held = record.begin()?;
         let started = Self::launch(setup, spec, &record, detached);
         if started.is_err() {
             record.remove();
@@ -69,7 +93,11 @@ impl Machine {
         record: &Record,
         detached: bool,
     ) -> Result<Self, MachineError> {
-        let image = setup.base_image(spec.image)?;
+        let mut image = setup.base_image(spec.image, &spec.packages)?;
+        if let (Some(base), Some(own)) = (&image.disk, &spec.disk) {
+            copy_once(base, own)?;
+            image.disk = Some(own.clone());
+        }
         let initramfs = record.path("initramfs");
         let mut bytes =
             fs::read(&image.initramfs).map_err(MachineError::file("read", &image.initramfs))?;
@@ -96,17 +124,25 @@ impl Machine {
         ));
         let mut command = supervised(&qemu, detached);
         add_arguments(&mut command, spec, &image, &initramfs, &vsock, record, kvm);
+        if spec.secret {
+            // By a file: the arguments of a process are everybody's to read.
+            let path = record.make_secret()?;
+            let path = path.to_string_lossy().replace(',', ",,");
+            let secret = format!("name=opt/guestline/secret,file={path}");
+            command.args(["-fw_cfg", &secret]);
+        }
+        record.write("endpoint", &vsock.endpoint(PORT))?;
+        if !detached {
+            record.own()?;
+        }
         let qemu = spawn(command, record, QEMU)?;
-        let mut machine = Self {
+        Ok(Self {
             record: record.clone(),
             vsock,
             qemu,
             helper,
-            detached: false,
-        };
-        record.write("endpoint", &machine.endpoint())?;
-        machine.detached = detached;
-        Ok(machine)
+            detached,
+        })
     }
 
     /// Where its agent is, in the client's words.
@@ -114,11 +150,51 @@ impl Machine {
         self.vsock.endpoint(PORT)
     }
 
+    /// Its processors stand still until [`Machine::resume`]; its clock goes on, if the host's does.
+    pub fn pause(&self) -> Result<(), MachineError> {
+        self.record.pause()
+    }
+
+    /// Its processors go on.
+    pub fn resume(&self) -> Result<(), MachineError> {
+        self.record.resume()
+    }
+
+    /// The file with its secret, if it has one.
+    pub fn secret_file(&self) -> Option<PathBuf> {
+        self.record.secret_file()
+    }
+
+    /// Ends it, a detached one too.
+    pub fn end(mut self) {
+        self.detached = false;
+    }
+
     /// Waits until the agent answers. A machine that does not get there is ended, and the error shows its console.
     pub fn wait_ready(&mut self, limit: Duration) -> Result<(), MachineError> {
         let end = Instant::now() + limit;
-        while !self.vsock.agent_answers(PORT) {
+        // A connection while the driver sets up its queues ends vhost-device-vsock's one thread (0.3.0: any error of an
+        // event is its last), and nothing would ever answer: ask first when the driver has said that it is up.
+        let wanted = match self.record.secret_file() {
+            Some(_) => Answer::Closed,
+            None => Answer::Open,
+        };
+        loop {
+            let answer = match self.record.console_has(DRIVER_IS_UP) {
+                true => self.vsock.ask(PORT),
+                false => Answer::None,
+            };
+            if answer == wanted {
+                return Ok(());
+            }
             let name = self.record.name().to_owned();
+            if answer == Answer::Open {
+                self.detached = false;
+                return Err(MachineError::Unguarded {
+                    name,
+                    console: self.record.console_end(),
+                });
+            }
             if !matches!(self.qemu.try_wait(), Ok(None)) {
                 self.detached = false;
                 return Err(MachineError::Died {
@@ -136,7 +212,6 @@ impl Machine {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(())
     }
 }
 
@@ -149,12 +224,27 @@ impl Drop for Machine {
             let _ = child.kill();
             let _ = child.wait();
         }
-        self.record.remove();
+        self.record.forget(self.qemu.id());
     }
 }
 
+/// Beside its place first, so that a disk that is there is whole. Holes stay holes, and blocks are shared where the file
+/// system can.
+fn copy_once(base: &Path, own: &Path) -> Result<(), MachineError> {
+    if own.exists() {
+        return Ok(());
+    }
+    let scratch = own.with_extension("part");
+    let (from, to) = (base.to_string_lossy(), scratch.to_string_lossy());
+    let arguments = ["--reflink=auto", "--sparse=always", "--", &from, &to];
+    programs::run("cp", &arguments)?;
+    fs::rename(&scratch, own).map_err(MachineError::file("make", own))
+}
+
+/// Whether machines run on KVM here, and not on QEMU's emulation.
+///
 /// `/dev/kvm` may be there and never boot a kernel: without the processor's own support it is of no use.
-fn kvm_works() -> bool {
+pub fn kvm_works() -> bool {
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let supported = flags
         .split_whitespace()
@@ -268,6 +358,10 @@ fn add_arguments(
     if spec.image == ImageKind::Minimal {
         line.push_str(" quiet");
     }
+    if !kvm {
+        // An emulated processor speculates nothing, so that what guards against that only costs time.
+        line.push_str(" mitigations=off");
+    }
     command.args([
         "-nodefaults",
         "-nographic",
@@ -280,7 +374,7 @@ fn add_arguments(
         "-cpu",
         if kvm { "host" } else { "max" },
         "-smp",
-        "2",
+        &spec.cpus.unwrap_or(CPUS).to_string(),
         "-m",
         &format!("{}M", spec.memory),
     ]);
@@ -292,11 +386,24 @@ fn add_arguments(
         .arg(initramfs)
         .args(["-append", &line]);
     if let Some(disk) = &image.disk {
-        // What the machine writes goes to a temporary file of QEMU's.
+        // What a machine without a disk of its own writes goes to a temporary file of QEMU's.
+        let snapshot = if spec.disk.is_some() { "off" } else { "on" };
         let disk = disk.to_string_lossy().replace(',', ",,");
-        command
-            .arg("-drive")
-            .arg(format!("file={disk},format=raw,if=virtio,snapshot=on"));
+        command.arg("-drive").arg(format!(
+            "file={disk},format=raw,if=virtio,snapshot={snapshot}"
+        ));
+    }
+    if !spec.channels.is_empty() {
+        command.args(["-device", "virtio-serial-pci"]);
+    }
+    for (number, Channel { name, socket }) in spec.channels.iter().enumerate() {
+        let socket = socket.display();
+        command.arg("-chardev").arg(format!(
+            "socket,id=channel{number},path={socket},server=on,wait=off"
+        ));
+        command.arg("-device").arg(format!(
+            "virtserialport,chardev=channel{number},name={name}"
+        ));
     }
     match vsock {
         Vsock::Kernel { cid } => {

@@ -1,4 +1,5 @@
-//! Whether an agent answers: the hello as root, and its `ok`. The protocol itself is the client's.
+//! Whether an agent answers: the hello as root, and its `ok`, or in a machine with a secret its refusal of a hello without
+//! one. The protocol itself is the client's.
 
 use std::{
     io::{self, Read, Write},
@@ -22,6 +23,17 @@ pub(crate) enum Vsock {
     Hybrid { path: std::path::PathBuf },
 }
 
+/// What a hello without a secret gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// No agent yet, or one that has nobody to be root.
+    None,
+    /// It is let in.
+    Open,
+    /// The agent wants a proof of the secret.
+    Closed,
+}
+
 impl Vsock {
     /// In the client's words.
     pub(crate) fn endpoint(&self, port: u32) -> String {
@@ -32,12 +44,16 @@ impl Vsock {
     }
 
     /// One try.
-    pub(crate) fn agent_answers(&self, port: u32) -> bool {
+    pub(crate) fn ask(&self, port: u32) -> Answer {
         let answer = match self {
             Self::Kernel { cid } => ask_kernel(*cid, port),
             Self::Hybrid { path } => ask_hybrid(path, port),
         };
-        answer.is_ok_and(|line| line.starts_with(b"ok "))
+        match answer {
+            Ok(line) if line.starts_with(b"ok ") => Answer::Open,
+            Ok(line) if line.starts_with(b"error unauthenticated ") => Answer::Closed,
+            Ok(_) | Err(_) => Answer::None,
+        }
     }
 }
 

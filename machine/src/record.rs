@@ -1,10 +1,13 @@
 //! What is known of machines that run without their owner: a folder each, with the processes, the endpoint and the console.
+//! Whoever starts or ends a machine holds a lock on its folder (flock(2)), which goes with the process that holds it.
 //!
 //! The folder is short, because a Unix socket's path has at most 107 bytes (unix(7)), and for this user alone.
 
 use std::{
-    env, fs,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    env,
+    fs::{self, File, TryLockError},
+    io::{ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -23,6 +26,14 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The role without which a machine does not run.
 pub(crate) const QEMU: &str = "qemu";
 
+/// What a machine's processes run, by a part of the program's name.
+const PROGRAMS: [&str; 2] = ["qemu-system", "vhost-device-vsock"];
+
+/// The process whose machine it is, in a machine that was not detached.
+const OWNER: &str = "owner";
+/// The file with the machine's secret. Where the agent is reached by a socket, this is beside it, where `guestline` looks.
+const SECRET: &str = "vsock.sock.secret";
+
 /// How much of a console is shown with an error.
 const CONSOLE_END: usize = 3000;
 
@@ -33,6 +44,12 @@ pub struct Record {
     folder: PathBuf,
 }
 
+/// A machine's name, while it is started or ended.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _folder: File,
+}
+
 /// A process, told from a later one of the same number by its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
@@ -41,28 +58,39 @@ pub(crate) struct Process {
     started: u64,
 }
 
-/// All machines of this user that left a record, by name.
+/// All machines of this user that left a record, by name. What is left of those whose owner was killed is removed.
 pub fn list() -> Result<Vec<Record>, MachineError> {
-    let folder = machines()?;
-    let entries = fs::read_dir(&folder)
-        .map_err(MachineError::file("read", &folder))?
-        .flatten();
-    let mut records: Vec<Record> = entries
-        .map(|entry| Record {
-            name: entry.file_name().to_string_lossy().into_owned(),
-            folder: entry.path(),
-        })
-        .collect();
+    let mut records = all()?;
+    records.retain(|record| !record.forget_if_abandoned());
     records.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(records)
 }
 
+fn all() -> Result<Vec<Record>, MachineError> {
+    let folder = machines()?;
+    let entries = fs::read_dir(&folder)
+        .map_err(MachineError::file("read", &folder))?
+        .flatten();
+    let records = entries.map(|entry| Record {
+        name: entry.file_name().to_string_lossy().into_owned(),
+        folder: entry.path(),
+    });
+    Ok(records.collect())
+}
+
+/// A machine that left a record.
+pub fn find(name: &str) -> Result<Record, MachineError> {
+    let record = Record::of(name)?;
+    match record.folder.exists() {
+        true => Ok(record),
+        false => Err(MachineError::Unknown { name: name.into() }),
+    }
+}
+
 /// Ends a machine and forgets it.
 pub fn stop(name: &str) -> Result<(), MachineError> {
-    let record = Record::of(name)?;
-    if !record.folder.exists() {
-        return Err(MachineError::Unknown { name: name.into() });
-    }
+    let record = find(name)?;
+    let _held = record.hold()?;
     record.remove();
     Ok(())
 }
@@ -79,15 +107,122 @@ impl Record {
         })
     }
 
-    /// Makes the folder. What a machine that is gone left there is removed first.
-    pub(crate) fn begin(&self) -> Result<(), MachineError> {
+    /// Makes the folder, without what a machine that is gone left there. The name is taken for as long as the result
+    /// lives, and from then on as long as the machine does.
+    pub(crate) fn begin(&self) -> Result<Held, MachineError> {
+        for other in all()?.iter().filter(|other| other.name != self.name) {
+            other.forget_if_abandoned();
+        }
+        let held = self.hold()?;
         if self.is_running() {
             return Err(MachineError::Running {
                 name: self.name.clone(),
             });
         }
-        self.remove();
-        make_private(&self.folder)
+        self.end_processes();
+        let entries = fs::read_dir(&self.folder)
+            .map_err(MachineError::file("read", &self.folder))?
+            .flatten();
+        for path in entries.map(|entry| entry.path()) {
+            fs::remove_file(&path).map_err(MachineError::file("remove", &path))?;
+        }
+        Ok(held)
+    }
+
+    /// Locks the folder, made if it is missing.
+    fn hold(&self) -> Result<Held, MachineError> {
+        loop {
+            make_private(&self.folder)?;
+            let folder = match File::open(&self.folder) {
+                Ok(folder) => folder,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(MachineError::file("open", &self.folder)(error)),
+            };
+            match folder.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(MachineError::Busy {
+                        name: self.name.clone(),
+                    });
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(MachineError::file("lock", &self.folder)(error));
+                }
+            }
+            // Who held it before may have removed it, and another has been made since.
+            let of = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+            let (ours, there) = (folder.metadata(), fs::metadata(&self.folder));
+            if ours.is_ok_and(|ours| there.is_ok_and(|there| of(ours) == of(there))) {
+                return Ok(Held { _folder: folder });
+            }
+        }
+    }
+
+    /// Forgets a machine whose QEMU this was, unless another has been started under the name since.
+    pub(crate) fn forget(&self, qemu: u32) {
+        let end = Instant::now() + GRACE;
+        let held = loop {
+            match self.hold() {
+                // Somebody looks whether it runs, or is ending it too.
+                Err(MachineError::Busy { .. }) if Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                held => break held,
+            }
+        };
+        let recorded = self.processes(Some(QEMU));
+        let is_other = recorded.iter().any(|process| process.pid != qemu as i32);
+        if held.is_ok() && !is_other {
+            self.remove();
+        }
+    }
+
+    /// Removes what is left of a machine whose owner is gone and did not end it (SIGKILL; the kernel ended the machine then).
+    /// Whether it did.
+    fn forget_if_abandoned(&self) -> bool {
+        let owner = fs::read_to_string(self.path(OWNER));
+        let is_abandoned = owner.is_ok_and(|owner| {
+            let owner = Process::parse(owner.split_whitespace());
+            owner.is_some_and(|owner| !owner.lives())
+        });
+        // Who holds it is at it.
+        let held = is_abandoned.then(|| self.hold().ok()).flatten();
+        if held.is_some() {
+            self.remove();
+        }
+        held.is_some()
+    }
+
+    /// This process owns the machine.
+    pub(crate) fn own(&self) -> Result<(), MachineError> {
+        match Process::of(std::process::id() as i32) {
+            Some(own) => self.write(OWNER, &format!("{} {}\n", own.pid, own.started)),
+            None => Ok(()),
+        }
+    }
+
+    /// Its processors stand still until [`Record::resume`]; its clock goes on, if the host's does. By stopping QEMU's process:
+    /// QEMU's own `stop` also stops the back end of a vhost-user vsock, and vhost-device-vsock (0.3.0) does not come back
+    /// from that.
+    pub fn pause(&self) -> Result<(), MachineError> {
+        self.signal_qemu(Signal::SIGSTOP)
+    }
+
+    /// Its processors go on.
+    pub fn resume(&self) -> Result<(), MachineError> {
+        self.signal_qemu(Signal::SIGCONT)
+    }
+
+    fn signal_qemu(&self, signal: Signal) -> Result<(), MachineError> {
+        let qemu = self.processes(Some(QEMU));
+        let qemu = qemu.iter().find(|process| process.lives());
+        let sent = qemu.map(|process| kill(Pid::from_raw(process.pid), signal));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(MachineError::NotRunning {
+                name: self.name.clone(),
+            }),
+        }
     }
 
     /// Its name.
@@ -98,6 +233,31 @@ impl Record {
     /// Where its agent is reached, once that is known.
     pub fn endpoint(&self) -> Option<String> {
         fs::read_to_string(self.path("endpoint")).ok()
+    }
+
+    /// The file with its secret, if it has one. This user alone can read it.
+    pub fn secret_file(&self) -> Option<PathBuf> {
+        let path = self.path(SECRET);
+        path.exists().then_some(path)
+    }
+
+    /// Draws the machine's secret, into a file that is this user's alone from its first moment.
+    pub(crate) fn make_secret(&self) -> Result<PathBuf, MachineError> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| MachineError::Random {
+            name: self.name.clone(),
+            source: error.into(),
+        })?;
+        let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = self.path(SECRET);
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        let written = file.and_then(|mut file| file.write_all(secret.as_bytes()));
+        written.map_err(MachineError::file("write", &path))?;
+        Ok(path)
     }
 
     /// Whether its QEMU lives.
@@ -133,10 +293,7 @@ impl Record {
                 return None;
             };
             role.is_none_or(|role| role == of).then_some(())?;
-            Some(Process {
-                pid: pid.parse().ok()?,
-                started: started.parse().ok()?,
-            })
+            Process::parse([pid, started].into_iter())
         };
         self.processes_file().lines().filter_map(parse).collect()
     }
@@ -145,29 +302,68 @@ impl Record {
         fs::read_to_string(self.path("processes")).unwrap_or_default()
     }
 
+    /// Whether the machine has printed that.
+    pub(crate) fn console_has(&self, text: &str) -> bool {
+        let bytes = fs::read(self.path("console.log")).unwrap_or_default();
+        bytes
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+    }
+
     /// The end of what the machine printed.
     pub(crate) fn console_end(&self) -> String {
         let bytes = fs::read(self.path("console.log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(CONSOLE_END)..]).into_owned()
     }
 
-    /// Ends the processes and removes the folder.
+    /// Ends the processes and removes the folder. For who holds it.
     pub(crate) fn remove(&self) {
-        let processes = self.processes(None);
+        self.end_processes();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+
+    /// Those that were started and not recorded, because whoever did that was killed in between. Known by their arguments:
+    /// both programs are told of a socket in the machine's folder.
+    fn unrecorded(&self) -> Vec<Process> {
+        let folder = format!("{}/", self.folder.display());
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            let program = line.split('\0').next().unwrap_or_default();
+            PROGRAMS.iter().any(|name| program.contains(name)) && line.contains(&folder)
+        })
+        .filter_map(Process::of)
+        .collect()
+    }
+
+    fn end_processes(&self) {
+        let mut processes = self.processes(None);
+        processes.extend(self.unrecorded());
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             for process in processes.iter().filter(|process| process.lives()) {
                 let _ = kill(Pid::from_raw(process.pid), signal);
+                // One that was paused hears nothing else before it goes on.
+                let _ = kill(Pid::from_raw(process.pid), Signal::SIGCONT);
             }
             let end = Instant::now() + GRACE;
             while processes.iter().any(|process| process.lives()) && Instant::now() < end {
                 thread::sleep(Duration::from_millis(10));
             }
         }
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
 impl Process {
+    /// Of a pid and a start time.
+    fn parse<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Self> {
+        Some(Self {
+            pid: words.next()?.parse().ok()?,
+            started: words.next()?.parse().ok()?,
+        })
+    }
+
     fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name, field 2, may have spaces and brackets: count from the last of them.
@@ -196,7 +392,7 @@ fn machines() -> Result<PathBuf, MachineError> {
 fn make_private(folder: &Path) -> Result<(), MachineError> {
     let made = fs::DirBuilder::new().mode(0o700).create(folder);
     match made {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             let metadata =
                 fs::symlink_metadata(folder).map_err(MachineError::file("look at", folder))?;
             if metadata.is_dir() && metadata.uid() == geteuid().as_raw() {
@@ -223,6 +419,92 @@ mod tests {
             }
             .lives()
         );
+    }
+
+    #[test]
+    fn of_two_who_want_a_name_one_gets_it_and_the_other_hears_why() {
+        let record = Record::of(&format!("test-record-{}", std::process::id())).unwrap();
+        let held = record.begin().unwrap();
+        record.write("endpoint", "kept").unwrap();
+        for _ in 0..2 {
+            assert!(matches!(record.begin(), Err(MachineError::Busy { .. })));
+            assert!(matches!(
+                stop(record.name()),
+                Err(MachineError::Busy { .. })
+            ));
+        }
+        assert_eq!(record.endpoint().as_deref(), Some("kept"));
+        // Started: it lives, and holds its name by that.
+        record.add_process(QEMU, std::process::id()).unwrap();
+        drop(held);
+        assert!(matches!(record.begin(), Err(MachineError::Running { .. })));
+        // One that was started later is not for the first one's owner to forget.
+        record.forget(1);
+        assert!(record.is_running());
+        record.write("processes", "").unwrap();
+        record.forget(1);
+        assert!(!record.folder.exists());
+    }
+
+    #[test]
+    fn an_abandoned_machine_is_forgotten_by_whoever_looks() {
+        let record = Record::of(&format!("test-owner-{}", std::process::id())).unwrap();
+        let is_listed = || {
+            list()
+                .unwrap()
+                .iter()
+                .any(|other| other.name == record.name)
+        };
+        drop(record.begin().unwrap());
+        record.own().unwrap();
+        assert!(is_listed(), "its owner lives");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        record.write(OWNER, &format!("{} 1\n", child.id())).unwrap();
+        child.wait().unwrap();
+        let held = record.hold().unwrap();
+        assert!(is_listed(), "somebody is at it");
+        drop(held);
+        assert!(!is_listed() && !record.folder.exists());
+    }
+
+    #[test]
+    fn a_secret_is_the_machines_own_and_nobody_elses_to_read() {
+        let records = ["a", "b"].map(|name| {
+            let name = format!("test-secret-{name}-{}", std::process::id());
+            Record::of(&name).unwrap()
+        });
+        let secrets = records.each_ref().map(|record| {
+            let _held = record.begin().unwrap();
+            assert_eq!(record.secret_file(), None);
+            let path = record.make_secret().unwrap();
+            assert_eq!(record.secret_file().as_ref(), Some(&path));
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+            fs::read_to_string(&path).unwrap()
+        });
+        assert_eq!(secrets.each_ref().map(String::len), [64, 64]);
+        assert_ne!(secrets[0], secrets[1]);
+        records.iter().for_each(Record::remove);
+    }
+
+    #[test]
+    fn a_process_that_was_started_and_not_recorded_is_ended_too() {
+        let record = Record::of(&format!("test-stray-{}", std::process::id())).unwrap();
+        let held = record.begin().unwrap();
+        let program = record.path("vhost-device-vsock");
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        let mut stray = std::process::Command::new(&program)
+            .arg("3600")
+            .spawn()
+            .unwrap();
+        // Its words are in /proc a moment after the exec has let its parent go on.
+        let end = Instant::now() + Duration::from_secs(10);
+        while record.unrecorded().is_empty() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(record.unrecorded().len(), 1);
+        record.remove();
+        assert!(!stray.wait().unwrap().success());
+        drop(held);
     }
 
     #[test]

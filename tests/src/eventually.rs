@@ -1,17 +1,14 @@
 //! Waiting for something to become true, with a deadline, in place of sleeping and hoping.
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
 /// Asks again and again until the answer is yes, or fails by the deadline with what was waited for.
-pub async fn eventually<F: Future<Output = anyhow::Result<bool>>>(
+pub async fn eventually(
     what: &str,
     deadline: Duration,
-    mut ask: impl FnMut() -> F,
+    mut ask: impl AsyncFnMut() -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
     let end = Instant::now() + deadline;
     while !ask().await? {

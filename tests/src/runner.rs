@@ -6,7 +6,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 use crate::target::Target;
 
 /// The longest that a case may take under emulation.
-const CASE_DEADLINE: Duration = Duration::from_secs(120);
+const CASE_DEADLINE: Duration = Duration::from_secs(300);
 
 /// What a case returns: an error says what was not as it should be.
 pub type Outcome = anyhow::Result<()>;
@@ -15,17 +15,27 @@ pub type Outcome = anyhow::Result<()>;
 pub struct Case {
     /// The suite and the function's name.
     pub name: &'static str,
+    /// The lines of the promises that it shows; see [`promises`](crate::promises).
+    pub promises: &'static [u8],
     /// The case itself.
     pub run: for<'a> fn(&'a Target) -> Pin<Box<dyn Future<Output = Outcome> + 'a>>,
 }
 
-/// Lists async functions as cases.
+impl Case {
+    /// As it is printed behind the target's name.
+    pub fn short_name(&self) -> &'static str {
+        self.name.trim_start_matches("guestline_tests::suites::")
+    }
+}
+
+/// Lists async functions as cases, each with the promises that it shows: `a_write_is_whole: [9]`.
 #[macro_export]
 macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident $(: [$($promise:literal),+])?),* $(,)?) => {
         /// The cases of this suite.
         pub const CASES: &[$crate::runner::Case] = &[$($crate::runner::Case {
             name: concat!(module_path!(), "::", stringify!($name)),
+            promises: &[$($($promise),+)?],
             run: |target| Box::pin($name(target)),
         }),*];
     };
@@ -44,18 +54,11 @@ pub struct Tally {
 pub async fn run(target: &Target, cases: &[Case], filter: &str) -> Tally {
     let mut tally = Tally::default();
     for case in cases {
-        let name = case.name.trim_start_matches("guestline_tests::suites::");
+        let name = case.short_name();
         if !name.contains(filter) {
             continue;
         }
-        let result = match tokio::time::timeout(CASE_DEADLINE, (case.run)(target)).await {
-            Ok(result) => result,
-            Err(_) => Err(anyhow::anyhow!(
-                "did not end within {} s",
-                CASE_DEADLINE.as_secs()
-            )),
-        };
-        match result {
+        match outcome(target, case, CASE_DEADLINE).await {
             Ok(()) => {
                 tally.passed += 1;
                 println!("test {}::{name} ... ok", target.name());
@@ -67,4 +70,10 @@ pub async fn run(target: &Target, cases: &[Case], filter: &str) -> Tally {
         }
     }
     tally
+}
+
+/// Runs one case, for as long as it may take.
+pub async fn outcome(target: &Target, case: &Case, limit: Duration) -> Outcome {
+    let result = tokio::time::timeout(limit, (case.run)(target)).await;
+    result.unwrap_or_else(|_| Err(anyhow::anyhow!("did not end within {} s", limit.as_secs())))
 }

@@ -64,13 +64,54 @@ fn grpc_is_named_in_worker_and_rpc_alone() {
         &allowed,
         &["tonic::", "tonic_", "prost::", "prost_"],
     );
-    assert_nowhere("machine/src", &[], &["tonic", "prost"]);
+    for folder in ["machine/src", "archive/src"] {
+        assert_nowhere(folder, &[], &["tonic", "prost", "guestline_proto"]);
+    }
+    assert_nowhere("gateway/src", &[], &["tonic", "prost"]);
+}
+
+#[test]
+fn the_gateways_parts_know_each_other_downwards() {
+    assert_nowhere(
+        "gateway/src/sessions",
+        &[],
+        &["crate::http", "crate::machines", "sqlx::", "axum::"],
+    );
+    assert_nowhere(
+        "gateway/src/store",
+        &[],
+        &["crate::http", "crate::machines", "axum::"],
+    );
+    assert_nowhere(
+        "gateway/src/machines",
+        &[],
+        &["crate::http", "sqlx::", "axum::"],
+    );
+    assert_nowhere("gateway/src", &["gateway/src/store"], &["sqlx::"]);
+    assert_nowhere(
+        "gateway/src",
+        &["gateway/src/http"],
+        &["axum::", "StatusCode"],
+    );
+    // Only in the table of errors is a code given its HTTP status.
+    assert_nowhere(
+        "gateway/src/http",
+        &[
+            "gateway/src/http/error.rs",
+            "gateway/src/http/tests.rs",
+            "gateway/src/http/public.rs",
+            "gateway/src/http/transfer.rs",
+        ],
+        &["StatusCode"],
+    );
 }
 
 #[test]
 fn unsafe_is_in_sys_alone() {
     for folder in [
         "agent/src",
+        "archive/src",
+        "gateway/src",
         "host-client/src",
         "machine/src",
         "xtask/src",
@@ -87,7 +128,7 @@ fn unsafe_is_in_sys_alone() {
 
 #[test]
 fn the_agents_domains_know_neither_rpc_nor_listener_nor_worker() {
-    for domain in ["files", "processes", "system", "network", "sys"] {
+    for domain in ["files", "processes", "system", "network", "session", "sys"] {
         let upward = ["crate::rpc", "crate::listener", "crate::worker"];
         assert_nowhere(&format!("agent/src/{domain}"), &[], &upward);
     }
@@ -121,8 +162,28 @@ fn agent_and_client_never_meet() {
     };
     assert!(!manifest("agent").contains("guestline-client"));
     assert!(!manifest("host-client").contains("guestline-agent"));
+    assert!(!manifest("gateway").contains("guestline-agent"));
     assert!(
         !manifest("machine").contains("guestline-client")
             && !manifest("machine").contains("guestline-proto")
     );
+}
+
+#[test]
+fn the_gateways_parts_keep_to_themselves() {
+    assert_nowhere("gateway/src", &["gateway/src/http"], &["axum"]);
+    assert_nowhere("gateway/src", &["gateway/src/store"], &["sqlx::"]);
+    assert_nowhere("gateway/src", &["gateway/src/sessions"], &["decide("]);
+    assert_nowhere(
+        "gateway/src/sessions",
+        &[],
+        &["crate::http", "crate::machines"],
+    );
+    assert_nowhere("gateway/src/machines", &[], &["crate::http", "crate::cli"]);
+    assert_nowhere(
+        "gateway/src/store",
+        &[],
+        &["crate::http", "crate::machines"],
+    );
+    assert_nowhere("gateway", &[], &["tonic", "prost", "unsafe {"]);
 }

@@ -1,5 +1,7 @@
 //! `cargo xtask demo`: boots a machine and shows, by the `guestline` command that a person would type, what works in it.
-//! Each line is checked; the demo fails if one is not true.
+//! Each line is checked; the demo fails if one is not true. Then the same through a gateway (`sessions.rs`).
+
+mod sessions;
 
 use std::{
     fs,
@@ -37,7 +39,13 @@ pub(crate) fn demo(keep: bool) -> anyhow::Result<()> {
         image: ImageKind::Minimal,
         users: vec!["alice".into(), "bob".into()],
         memory: 1024,
+        cpus: None,
         agent: agent::build()?,
+        disk: None,
+        packages: Vec::new(),
+        channels: Vec::new(),
+        // Whoever tries the lines that it prints has only the endpoint.
+        secret: false,
     };
     let start = Instant::now();
     let mut machine = Machine::start(&Setup::new(&target()), &spec, keep)?;
@@ -57,6 +65,7 @@ pub(crate) fn demo(keep: bool) -> anyhow::Result<()> {
     demo.refusals()?;
     demo.transfer()?;
     tokio::runtime::Runtime::new()?.block_on(demo.timings(boot))?;
+    sessions::show(&spec.agent)?;
 
     println!("\nEvery line above was checked.");
     if keep {

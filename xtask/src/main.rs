@@ -1,7 +1,12 @@
 //! `cargo xtask`: everything that is done with this workspace besides `cargo build`. A module a command.
 
 mod agent;
+mod bench;
 mod demo;
+mod fuzz;
+mod node;
+mod packages;
+mod python;
 mod test;
 mod vm;
 mod workspace;
@@ -29,11 +34,34 @@ enum Command {
     },
     /// Runs all tests: unit tests, the agent over a Unix socket, and real machines.
     Test,
+    /// Measures a machine beside the tools that people use, and the raw limit; writes bench/results.
+    Bench(bench::Bench),
+    /// Does everything at random in a machine, kills processes of the agent meanwhile, and checks what must always hold.
+    Soak {
+        /// For how long.
+        #[arg(default_value_t = 10)]
+        minutes: u64,
+        /// Repeats an earlier run's choices; a new one is made and printed otherwise.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Not in a machine: against the agent over a Unix socket.
+        #[arg(long)]
+        local: bool,
+    },
     /// Builds the static agent, checks that it is static, and prints its path.
     Agent,
+    /// Fuzzes each parser of a stranger's bytes for a time.
+    Fuzz {
+        /// Of each target.
+        #[arg(default_value_t = 600)]
+        seconds: u32,
+        /// Only this one.
+        #[arg(long)]
+        target: Option<String>,
+    },
     /// Makes an image and prints where it is.
     Image { image: Image },
-    /// Starts, stops and lists machines.
+    /// Starts, stops, pauses and lists machines.
     #[command(subcommand)]
     Vm(vm::VmCommand),
 }
@@ -70,10 +98,17 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo { keep } => demo::demo(keep),
         Command::Test => test::test(),
+        Command::Bench(bench) => bench.run(),
+        Command::Soak {
+            minutes,
+            seed,
+            local,
+        } => test::soak(minutes, seed, local),
         Command::Agent => {
             println!("{}", agent::build()?.display());
             Ok(())
         }
+        Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref(), None),
         Command::Image { image } => {
             println!(
                 "{}",

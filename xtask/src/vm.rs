@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use guestline_machine::{Machine, MachineSpec, Setup};
+use guestline_machine::{Machine, MachineError, MachineSpec, Setup};
 
 use crate::{Image, agent, workspace};
 
@@ -21,12 +21,22 @@ pub(crate) enum VmCommand {
         /// A user to create; may be given more than once. The first has uid 1000.
         #[arg(long = "user", value_name = "NAME")]
         users: Vec<String>,
+        /// A Debian package beyond those that the debian image has; may be given more than once.
+        #[arg(long = "package", value_name = "NAME")]
+        packages: Vec<String>,
         /// In MiB.
         #[arg(long, default_value_t = 1024)]
         memory: u32,
+        /// Gives it no secret: whoever may open its vsock is let in.
+        #[arg(long)]
+        no_secret: bool,
     },
     /// Ends a machine.
     Stop { name: String },
+    /// Has a machine stand still.
+    Pause { name: String },
+    /// Has it go on; `guestline resumed` tells the guest.
+    Resume { name: String },
     /// Lists machines.
     List,
 }
@@ -37,21 +47,38 @@ pub(crate) fn run(command: VmCommand) -> anyhow::Result<()> {
             name,
             image,
             users,
+            packages,
             memory,
+            no_secret,
         } => {
+            // Before anything is built for it.
+            if let Err(error @ MachineError::InvalidName { .. }) = guestline_machine::find(&name) {
+                return Err(error.into());
+            }
             let setup = Setup::new(&workspace::target());
             let spec = MachineSpec {
                 name,
                 image: image.into(),
                 users,
                 memory,
+                cpus: None,
                 agent: agent::build()?,
+                disk: None,
+                packages,
+                channels: Vec::new(),
+                secret: !no_secret,
             };
             let mut machine = Machine::start(&setup, &spec, true)?;
             machine.wait_ready(READY_LIMIT)?;
+            if let Some(path) = machine.secret_file() {
+                let path = path.display();
+                eprintln!("guestline: its secret is in {path} (GUESTLINE_SECRET_FILE)");
+            }
             println!("{}", machine.endpoint());
         }
         VmCommand::Stop { name } => guestline_machine::stop(&name)?,
+        VmCommand::Pause { name } => guestline_machine::find(&name)?.pause()?,
+        VmCommand::Resume { name } => guestline_machine::find(&name)?.resume()?,
         VmCommand::List => {
             for record in guestline_machine::list()? {
                 let state = if record.is_running() {

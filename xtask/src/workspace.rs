@@ -2,8 +2,10 @@
 
 use std::{
     env,
+    fs::File,
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, ensure};
@@ -33,6 +35,34 @@ pub(crate) fn check(command: &mut Command) -> anyhow::Result<()> {
     let status = command
         .status()
         .with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
+
+/// The same, and what it prints is kept in a file too. Lines that are not `shown` are kept alone.
+pub(crate) fn record(
+    command: &mut Command,
+    file: &Path,
+    shown: impl Fn(&str) -> bool,
+) -> anyhow::Result<()> {
+    let mut kept =
+        File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    let printed = child.stdout.take().context("it is piped")?;
+    for line in BufReader::new(printed).split(b'\n') {
+        let line = line.context("cannot read what it prints")?;
+        let line = String::from_utf8_lossy(&line);
+        writeln!(kept, "{line}").with_context(|| format!("cannot write {}", file.display()))?;
+        if shown(&line) {
+            println!("{line}");
+        }
+    }
+    let status = child
+        .wait()
+        .with_context(|| format!("cannot wait for {command:?}"))?;
     ensure!(status.success(), "{command:?}: {status}");
     Ok(())
 }

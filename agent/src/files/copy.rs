@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use guestline_archive::{Staged, Temporary, open_harmlessly};
 use nix::{
     dir::Dir,
     errno::Errno,
@@ -26,7 +27,6 @@ use super::{
     list::next_name,
     metadata::{Kind, Metadata},
     place::{Place, split},
-    staged::{Staged, Temporary},
 };
 
 /// How deep a copy goes: each level holds two descriptors and a stack frame.
@@ -87,9 +87,9 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn open(&self, flags: OFlag) -> Result<OwnedFd, FileError> {
-        let always = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let flags = always | self.follow | flags;
-        openat(self.directory, self.name, flags, Mode::empty()).at(Operation::Open, self.path)
+        let flags = OFlag::O_RDONLY | self.follow | flags;
+        let opened = open_harmlessly(self.directory, self.name, flags, Mode::empty());
+        opened.at(Operation::Open, self.path)
     }
 }
 
@@ -138,7 +138,10 @@ impl Copy {
     }
 
     fn link(&self, from: &Source<'_>, to: &Target<'_>) -> Result<(), FileError> {
-        let text = from.metadata.link_target.as_deref().unwrap_or_default();
+        let text = from.metadata.link_target.as_deref();
+        let text = text
+            .ok_or(Errno::EACCES)
+            .at(Operation::ReadLink, from.path)?;
         let made = match symlinkat(text, to.directory, to.name) {
             Err(Errno::EEXIST) if self.overwrite => {
                 let make = |name: &OsStr| symlinkat(text, to.directory, name);

@@ -40,6 +40,15 @@ pub(crate) enum FileError {
     /// The tree is deeper than a copy goes.
     #[error("{} is too deep", path.display())]
     TooDeep { path: PathBuf },
+    /// More extended attributes than one answer holds.
+    #[error("{} has more extended attributes than one answer holds", path.display())]
+    TooManyAttributes { path: PathBuf },
+    /// More directories than a watch has.
+    #[error("{} is one directory more than a watch has", path.display())]
+    TooManyDirectories { path: PathBuf },
+    /// The guest lets its users watch so much, and no more.
+    #[error("no more watches for {}", path.display())]
+    NoMoreWatches { path: PathBuf },
 }
 
 /// What was tried.
@@ -63,6 +72,9 @@ pub(crate) enum Operation {
     SetTimes,
     Sync,
     Space,
+    GetExtendedAttributes,
+    SetExtendedAttributes,
+    Watch,
 }
 
 impl Operation {
@@ -87,6 +99,9 @@ impl Operation {
             Self::SetTimes => "set times",
             Self::Sync => "sync",
             Self::Space => "space",
+            Self::GetExtendedAttributes => "get extended attributes",
+            Self::SetExtendedAttributes => "set extended attributes",
+            Self::Watch => "watch",
         }
     }
 }

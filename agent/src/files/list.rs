@@ -3,7 +3,6 @@
 
 use std::{
     ffi::{CStr, CString, OsStr},
-    mem,
     os::unix::ffi::OsStrExt,
     path::PathBuf,
 };
@@ -146,16 +145,8 @@ fn open_below(directory: &Dir, name: &CStr) -> Result<Dir, Errno> {
 
 /// The next name but `.` and `..`, with its kind where the file system tells it.
 pub(super) fn next_name(directory: &mut Dir) -> Result<Option<(CString, Option<Kind>)>, Errno> {
-    // Dropping the iterator would rewind the directory; it owns nothing.
-    let mut entries = mem::ManuallyDrop::new(directory.iter());
-    for entry in entries.by_ref() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." {
-            return Ok(Some((name.into(), entry.file_type().map(kind_of))));
-        }
-    }
-    Ok(None)
+    let next = guestline_archive::next_name(directory)?;
+    Ok(next.map(|(name, kind)| (name, kind.map(kind_of))))
 }
 
 fn kind_of(kind: Type) -> Kind {

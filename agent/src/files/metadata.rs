@@ -9,6 +9,8 @@ use nix::{
     sys::stat::{FileStat, Mode, SFlag, fstat, fstatat},
 };
 
+use rustix::fs::{Statx, StatxTimestamp, makedev};
+
 use super::error::{At, FileError, Operation};
 
 /// What a name stands for.
@@ -26,7 +28,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn of(mode: u32) -> Self {
+    /// By st_mode.
+    pub(crate) fn of(mode: u32) -> Self {
         match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT {
             SFlag::S_IFREG => Self::Regular,
             SFlag::S_IFDIR => Self::Directory,
@@ -64,7 +67,7 @@ pub(crate) struct Metadata {
     pub(crate) accessed: Time,
     pub(crate) modified: Time,
     pub(crate) changed: Time,
-    /// The text of a symbolic link that was not followed.
+    /// The text of a symbolic link that was not followed, unless that is refused.
     pub(crate) link_target: Option<OsString>,
 }
 
@@ -93,10 +96,40 @@ impl Metadata {
             let link = openat(directory, name, flags, Mode::empty())?;
             metadata = fstat(&link)?.into();
             if metadata.kind == Kind::Symlink {
-                metadata.link_target = Some(readlinkat(&link, "")?);
+                metadata.link_target = match readlinkat(&link, "") {
+                    // As lstat(2), which tells of the links of another's process in /proc, whose text is not for all.
+                    Err(Errno::EACCES) => None,
+                    text => Some(text?),
+                };
             }
         }
         Ok(metadata)
+    }
+}
+
+impl From<Statx> for Metadata {
+    /// Of all basic attributes.
+    fn from(stat: Statx) -> Self {
+        let time = |time: StatxTimestamp| Time {
+            seconds: time.tv_sec,
+            nanoseconds: time.tv_nsec.into(),
+        };
+        Self {
+            kind: Kind::of(stat.stx_mode.into()),
+            mode: u32::from(stat.stx_mode) & 0o7777,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            size: stat.stx_size,
+            hard_links: stat.stx_nlink.into(),
+            inode: stat.stx_ino,
+            device: makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            special_device: makedev(stat.stx_rdev_major, stat.stx_rdev_minor),
+            blocks: stat.stx_blocks,
+            accessed: time(stat.stx_atime),
+            modified: time(stat.stx_mtime),
+            changed: time(stat.stx_ctime),
+            link_target: None,
+        }
     }
 }
 

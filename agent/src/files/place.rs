@@ -45,7 +45,8 @@ impl Place {
         for _ in 0..=MAX_LINKS {
             let Some(text) = place.link_target() else {
                 // The links of /proc/<pid>/fd lead to files that their text does not name.
-                return match place.existing {
+                return match &place.existing {
+                    Some(link) if link.kind == Kind::Symlink => Err(Errno::EACCES),
                     None if led_somewhere => Err(Errno::ENOENT),
                     _ => Ok(place),
                 };

@@ -1,20 +1,27 @@
 //! The bytes of a regular file or block device, in chunks.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::OpenOptionsExt,
+    fs::File,
+    io::{self, Seek, SeekFrom},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
+use guestline_archive::open_harmlessly;
 use guestline_proto::MAX_CHUNK_SIZE;
-use nix::{errno::Errno, libc};
+use nix::{
+    errno::Errno,
+    fcntl::{self, AT_FDCWD, OFlag},
+    sys::stat::Mode,
+};
+use rustix::buffer::spare_capacity;
 
 use super::{
     error::{At, FileError, Operation},
     metadata::{Kind, Metadata, stat},
 };
+use crate::switches;
 
 /// The first chunk where the size is not known, or false as in /proc; doubled as long as they are filled.
 const FIRST_CHUNK_SIZE: usize = 64 * 1024;
@@ -41,14 +48,15 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Opens a file. What is no file is refused before it is opened: opening a device can do things, and a FIFO waits.
+    /// Opens a file. What is neither file nor directory is refused before it is opened: opening a device can do things, and
+    /// a FIFO waits. A directory is refused afterwards, so that who may not read it hears that first, as from the kernel.
     pub(crate) fn open(path: &Path, range: Range) -> Result<Self, FileError> {
-        check(path, &stat(path, true)?)?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
-            .open(path)
-            .at(Operation::Open, path)?;
+        let there = stat(path, true)?;
+        if there.kind != Kind::Directory {
+            check(path, &there)?;
+        }
+        let file = open(path, OFlag::O_RDONLY, Mode::empty());
+        let mut file = File::from(file.at(Operation::Open, path)?);
         let metadata = Metadata::of_open(&file).at(Operation::Stat, path)?;
         // Another file may have taken the name between the two.
         check(path, &metadata)?;
@@ -83,9 +91,14 @@ impl Reader {
             Err(_) => MAX_CHUNK_SIZE,
         };
         let size = size.min(usize::try_from(self.wanted).unwrap_or(usize::MAX));
-        // Fresh zero pages from the kernel for large ones: they are not written twice.
-        let mut chunk = vec![0; size];
-        let read = read(&mut self.file, &mut chunk).at(Operation::Read, &self.path)?;
+        if size == 0 {
+            return Ok(None);
+        }
+        let mut chunk = Vec::with_capacity(size);
+        let read = read(&self.file, &mut chunk).at(Operation::Read, &self.path)?;
+        // The allocator may have given more room than was wanted.
+        chunk.truncate(size);
+        let read = read.min(size);
         if read == 0 {
             return Ok(None);
         }
@@ -94,16 +107,24 @@ impl Reader {
         }
         self.wanted -= read as u64;
         self.expected = self.expected.saturating_sub(read as u64);
-        chunk.truncate(read);
         Ok(Some(chunk.into()))
     }
 }
 
-fn read(file: &mut File, chunk: &mut [u8]) -> io::Result<usize> {
+/// How whatever may stand behind a path is opened.
+pub(super) fn open(path: &Path, flags: OFlag, mode: Mode) -> Result<OwnedFd, Errno> {
+    match switches::is_off("O_NONBLOCK") {
+        true => fcntl::open(path, flags | OFlag::O_NOCTTY | OFlag::O_CLOEXEC, mode),
+        false => open_harmlessly(AT_FDCWD, path, flags, mode),
+    }
+}
+
+/// Into memory that nobody has cleared for it.
+fn read(file: &File, chunk: &mut Vec<u8>) -> io::Result<usize> {
     loop {
-        match file.read(chunk) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
+        match rustix::io::read(file, spare_capacity(chunk)) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
         }
     }
 }

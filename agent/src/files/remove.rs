@@ -33,9 +33,12 @@ fn remove_existing(path: &Path, recursive: bool) -> Result<(), FileError> {
         return Err(Errno::ENOTDIR).at(Operation::Remove, path);
     }
     let (_, name) = split(path);
-    if name == "." || name == ".." {
-        // As rmdir(2) does; a recursive removal would find out after all else is gone.
+    // As rmdir(2) does; a recursive removal would find out after all else is gone.
+    if name == "." {
         return Err(Errno::EINVAL).at(Operation::Remove, path);
+    }
+    if name == ".." {
+        return Err(Errno::ENOTEMPTY).at(Operation::Remove, path);
     }
     match kind {
         // Holds each directory open on the way down and refuses links there.

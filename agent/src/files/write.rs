@@ -1,16 +1,16 @@
 //! Writing a regular file, whole or in place, from pieces as they come.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{Seek, SeekFrom, Write as _},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
+use guestline_archive::Staged;
 use nix::{
     errno::Errno,
-    libc,
+    fcntl::OFlag,
     sys::stat::{Mode, fchmod},
     unistd::{Gid, Uid, fchown},
 };
@@ -19,8 +19,9 @@ use super::{
     error::{At, FileError, Operation},
     metadata::{Kind, Metadata, stat},
     place::{Place, split},
-    staged::Staged,
+    read::open,
 };
+use crate::switches;
 
 /// What a new file gets, less the umask.
 const NEW_FILE: u32 = 0o666;
@@ -73,6 +74,9 @@ pub(crate) fn write(
         fs::create_dir_all(parent).at(Operation::MakeDirectory, parent)?;
     }
     match request.mode {
+        WriteMode::Replace if switches::is_off("atomic replace") => {
+            write_in_place(request, pieces, 0)
+        }
         WriteMode::Replace | WriteMode::CreateNew => write_whole(request, pieces),
         WriteMode::Truncate => write_in_place(request, pieces, 0),
         WriteMode::Append => write_in_place(request, pieces, 0),
@@ -84,7 +88,11 @@ fn write_whole(request: &Write, pieces: impl Iterator<Item = Piece>) -> Result<W
     let path = &request.path;
     let new = request.mode == WriteMode::CreateNew;
     let place = if new {
-        Place::of(path)
+        // As open(2) with O_EXCL, for which `.` and `..` are there already.
+        Place::of(path).map_err(|errno| match (errno, split(path).1.is_empty()) {
+            (Errno::EISDIR, false) => Errno::EEXIST,
+            _ => errno,
+        })
     } else {
         Place::through_links(path)
     }
@@ -102,8 +110,11 @@ fn write_whole(request: &Write, pieces: impl Iterator<Item = Piece>) -> Result<W
     };
     let first = Mode::from_bits_truncate(first);
     let mut staged = Staged::new(&place.directory, first).at(Operation::Create, path)?;
+    switches::point("write: made");
     let bytes = receive(path, &mut staged.file, pieces)?;
+    switches::point("write: received");
     adopt(request, place.existing.as_ref(), &staged.file)?;
+    switches::point("write: adopted");
     if request.sync {
         staged.file.sync_all().at(Operation::Sync, path)?;
     }
@@ -112,6 +123,7 @@ fn write_whole(request: &Write, pieces: impl Iterator<Item = Piece>) -> Result<W
     } else {
         staged.replace(&place.name).at(Operation::Rename, path)?;
     }
+    switches::point("write: placed");
     if request.sync {
         place.sync_directory().at(Operation::Sync, path)?;
     }
@@ -170,20 +182,14 @@ fn write_in_place(
         }) => true,
         Err(error) => return Err(error),
     };
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .append(request.mode == WriteMode::Append)
-        .mode(request.permissions.unwrap_or(NEW_FILE))
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
-        .open(path)
-        .at(Operation::Open, path)?;
+    let mut flags = OFlag::O_WRONLY | OFlag::O_CREAT;
+    flags.set(OFlag::O_TRUNC, request.mode == WriteMode::Truncate);
+    flags.set(OFlag::O_APPEND, request.mode == WriteMode::Append);
+    let mode = Mode::from_bits_retain(request.permissions.unwrap_or(NEW_FILE));
+    let file = open(path, flags, mode).at(Operation::Open, path)?;
+    let mut file = File::from(file);
     // Another file may have taken the name since.
     check(path, &Metadata::of_open(&file).at(Operation::Stat, path)?)?;
-    if request.mode == WriteMode::Truncate {
-        file.set_len(0).at(Operation::Truncate, path)?;
-    }
     if offset > 0 {
         let to = SeekFrom::Start(offset);
         file.seek(to).at(Operation::Write, path)?;
@@ -210,6 +216,7 @@ fn receive(
             Piece::Data(data) => {
                 file.write_all(&data).at(Operation::Write, path)?;
                 arrived += data.len() as u64;
+                switches::point("write: receiving");
             }
             Piece::Finish(sent) if sent == arrived => return Ok(arrived),
             Piece::Finish(sent) => {

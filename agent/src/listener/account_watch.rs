@@ -3,9 +3,13 @@
 
 use std::{io, os::fd::AsFd};
 
-use tokio::io::Interest;
+use tokio::{io::Interest, sync::mpsc};
 
-use crate::sys::readiness;
+use super::workers::{Event, WorkerId};
+use crate::{
+    sys::readiness,
+    system::{accounts::Account, directory},
+};
 use nix::{
     errno::Errno,
     sys::inotify::{AddWatchFlags, InitFlags, Inotify},
@@ -39,4 +43,17 @@ pub(super) fn watch(changed: impl Fn() + Send) -> io::Result<impl Future<Output 
             }
         }
     })
+}
+
+/// Asks the guest's directory about workers whose accounts its files do not have, one after another.
+pub(super) async fn look_again(accounts: Vec<(WorkerId, Account)>, events: mpsc::Sender<Event>) {
+    for (id, account) in accounts {
+        match directory::find(&account.name).await {
+            Ok(Some(now)) if now == account => {}
+            Ok(_) => drop(events.send(Event::AccountChanged(id)).await),
+            Err(error) => {
+                tracing::warn!(user = account.name, %error, "not known whether the account changed; its next hello asks again");
+            }
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! Connections before they belong to a user: few, timed, and the newest wins.
+//! Connections before they belong to a user: few, timed, and the newest wins. In a guest with a secret none gets further
+//! without it, and none is told anything about users before.
 
 use std::{
     collections::VecDeque,
@@ -7,19 +8,32 @@ use std::{
     time::Duration,
 };
 
-use guestline_proto::hello::{RefusalReason, Username};
-use tokio::{io::Interest, task::AbortHandle, time::timeout};
+use guestline_proto::{
+    hello::{Hello, RefusalReason, Username},
+    proof::{AgentExchange, Nonce, Proven},
+    secret::Secret,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    task::AbortHandle,
+    time::timeout,
+};
 
 use super::{
+    greeting::Greeting,
+    hearing::describe,
     opening::{self, Opening, OpeningError},
-    workers::{Placement, Workers},
+    secrets::Secrets,
+    worker::Placement,
+    workers::Workers,
 };
 use crate::{
+    switches,
     sys::readiness::watch,
-    system::accounts::{self, Account},
+    system::{accounts::Account, directory},
 };
 
-/// How long a peer may take for its hello.
+/// How long a peer may take for its hello, with the proof where one is wanted.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Connections without a hello at one time. One more closes the one that has waited longest, so that a flood of silent
@@ -31,14 +45,16 @@ const MAX_WAITING: usize = 64;
 pub(super) struct Connections {
     /// Whom the host may become; `None`: anybody.
     allowed: Arc<Option<Vec<String>>>,
+    secrets: Arc<Secrets>,
     workers: Workers,
     waiting: Arc<Mutex<VecDeque<AbortHandle>>>,
 }
 
 impl Connections {
-    pub(super) fn new(allowed: Option<Vec<String>>, workers: Workers) -> Self {
+    pub(super) fn new(allowed: Option<Vec<String>>, secrets: Secrets, workers: Workers) -> Self {
         Self {
             allowed: Arc::new(allowed),
+            secrets: Arc::new(secrets),
             workers,
             waiting: Arc::default(),
         }
@@ -49,6 +65,7 @@ impl Connections {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|connection| !connection.is_finished());
         if waiting.len() >= MAX_WAITING
+            && !switches::is_off("bound on silent connections")
             && let Some(oldest) = waiting.pop_front()
         {
             tracing::warn!("too many connections without a hello: closing the oldest");
@@ -63,37 +80,74 @@ impl Connections {
             Ok(socket) => socket,
             Err(error) => return tracing::error!(%error, "cannot watch a connection"),
         };
-        let opening = timeout(HELLO_DEADLINE, opening::read_opening(&socket)).await;
+        let limit = match switches::is_off("hello deadline") {
+            true => Duration::MAX,
+            false => HELLO_DEADLINE,
+        };
+        let introduced = timeout(limit, self.introduce(&socket)).await;
         let socket = socket.into_inner();
-        let (user, greet) = match opening {
-            Ok(Ok(Opening::Plain)) => (Username::root(), false),
-            Ok(Ok(Opening::Hello(hello))) => (hello.user, true),
-            Ok(Err(OpeningError::Closed | OpeningError::Socket(_))) => return,
-            Ok(Err(error)) => {
-                return turn_away(&socket, RefusalReason::BadHello, error.to_string());
+        let (user, greeting) = match introduced {
+            Ok(Ok(introduced)) => introduced,
+            Ok(Err(TurnedAway::Gone)) => return,
+            Ok(Err(TurnedAway::Silently(reason, text))) => return log_refusal(reason, &text),
+            Ok(Err(TurnedAway::Told(reason, text))) => {
+                log_refusal(reason, &text);
+                return opening::refuse(&socket, reason, text);
             }
             Err(_) => {
                 let text = format!("no hello within {} s", HELLO_DEADLINE.as_secs());
-                return turn_away(&socket, RefusalReason::BadHello, text);
+                log_refusal(RefusalReason::BadHello, &text);
+                return opening::refuse(&socket, RefusalReason::BadHello, text);
             }
         };
-        match self.find_account(&user) {
+        switches::point("hello: heard");
+        match self.find_account(&user).await {
             Ok(account) => {
                 let placement = Placement {
                     account,
                     socket,
-                    greet,
+                    greeting,
                 };
                 self.workers.place(placement).await;
             }
-            Err((reason, text)) if greet => turn_away(&socket, reason, text),
-            // A plain client expects HTTP/2, and would not understand a line.
-            Err((reason, text)) => log_refusal(reason, &text),
+            Err((reason, text)) => {
+                log_refusal(reason, &text);
+                greeting.refuse(&socket, reason, text);
+            }
+        }
+    }
+
+    /// Who the peer wants to be, once it has shown that it may ask.
+    async fn introduce(
+        &self,
+        socket: &AsyncFd<OwnedFd>,
+    ) -> Result<(Username, Greeting), TurnedAway> {
+        let opening = opening::read_opening(socket).await?;
+        // Read only now: what counts is the secret at this moment.
+        let secrets = match self.secrets.current() {
+            Ok(secrets) => secrets,
+            Err(error) => {
+                tracing::error!(error = describe(&error), "nobody is let in");
+                let text = "this guest's secret cannot be used: its agent's log says why";
+                return Err(opening.turn_away(text));
+            }
+        };
+        match (opening, secrets) {
+            (Opening::Plain, None) => Ok((Username::root(), Greeting::Plain)),
+            (Opening::Hello { hello, .. }, None) => Ok((hello.user, Greeting::Hello)),
+            (opening @ Opening::Plain, Some(_)) => {
+                let text = "a client without a hello cannot prove that it has this guest's secret";
+                Err(opening.turn_away(text))
+            }
+            (Opening::Hello { hello, line }, Some(secrets)) => {
+                let proven = prove(socket, &hello, &line, &secrets).await?;
+                Ok((hello.user, Greeting::Proven(proven)))
+            }
         }
     }
 
     /// The account of a user whom the host may become.
-    fn find_account(&self, user: &Username) -> Result<Account, (RefusalReason, String)> {
+    async fn find_account(&self, user: &Username) -> Result<Account, (RefusalReason, String)> {
         let named = |allowed: &Vec<String>| allowed.iter().any(|name| name == user.as_str());
         if !self.allowed.as_ref().as_ref().is_none_or(named) {
             let text = format!(
@@ -101,7 +155,7 @@ impl Connections {
             );
             return Err((RefusalReason::UserNotAllowed, text));
         }
-        match accounts::find(user.as_str()) {
+        match directory::find(user.as_str()).await {
             Ok(Some(account)) => Ok(account),
             Ok(None) => Err((
                 RefusalReason::UserNotFound,
@@ -112,9 +166,55 @@ impl Connections {
     }
 }
 
-fn turn_away(socket: &OwnedFd, reason: RefusalReason, text: String) {
-    log_refusal(reason, &text);
-    opening::refuse(socket, reason, text);
+/// Challenges the peer, and hears its answer.
+pub(super) async fn prove(
+    socket: &AsyncFd<OwnedFd>,
+    hello: &Hello,
+    line: &[u8],
+    secrets: &[Secret],
+) -> Result<Proven, TurnedAway> {
+    let unauthenticated = |text: String| TurnedAway::Told(RefusalReason::Unauthenticated, text);
+    if hello.nonce.is_none() {
+        let text = "this guest has a secret, and the hello has no nonce= to begin the proof with";
+        return Err(unauthenticated(text.into()));
+    }
+    let nonce = Nonce::random()
+        .map_err(|error| TurnedAway::Told(RefusalReason::Failed, error.to_string()))?;
+    let (exchange, challenge) = AgentExchange::challenge(line, nonce);
+    opening::send_line(socket.get_ref(), &challenge);
+    let answer = opening::read_line(socket).await?;
+    exchange
+        .check(secrets, &answer)
+        .map_err(|error| unauthenticated(error.to_string()))
+}
+
+/// A connection that gets no further.
+pub(super) enum TurnedAway {
+    /// The peer left.
+    Gone,
+    /// A plain client expects HTTP/2, and would not understand a line.
+    Silently(RefusalReason, String),
+    Told(RefusalReason, String),
+}
+
+impl From<OpeningError> for TurnedAway {
+    fn from(error: OpeningError) -> Self {
+        match error {
+            OpeningError::Closed | OpeningError::Socket(_) => Self::Gone,
+            error => Self::Told(RefusalReason::BadHello, error.to_string()),
+        }
+    }
+}
+
+impl Opening {
+    /// Whoever has not shown the secret.
+    fn turn_away(&self, text: &str) -> TurnedAway {
+        let reason = RefusalReason::Unauthenticated;
+        match self {
+            Self::Plain => TurnedAway::Silently(reason, text.into()),
+            Self::Hello { .. } => TurnedAway::Told(reason, text.into()),
+        }
+    }
 }
 
 fn log_refusal(reason: RefusalReason, text: &str) {

@@ -4,18 +4,32 @@
 //! ```text
 //! Endpoint ── socket ──► Connections ── hello ──► Workers ── SCM_RIGHTS ──► worker of the user
 //! is it the host?        at most 64, 5 s each     one per user, started on first use
+//!                        has it the secret?
 //! ```
 
 mod account_watch;
 mod connections;
 mod endpoint;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
+mod greeting;
+mod groups;
+mod hearing;
+mod keeper;
 mod opening;
+mod returning;
+mod secrets;
+mod sessions;
+mod starting;
+mod worker;
+mod worker_socket;
 mod workers;
 
 use anyhow::Context;
 
 pub(crate) use endpoint::ListenAddress;
-pub(crate) use workers::WorkerSettings;
+pub(crate) use secrets::Secrets;
+pub(crate) use starting::WorkerSettings;
 
 use crate::config::Config;
 use connections::Connections;
@@ -30,7 +44,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         .map(Endpoint::listen)
         .collect::<Result<Vec<_>, _>>()?;
     let workers = Workers::spawn(config.worker_settings())?;
-    let connections = Connections::new(config.users, workers);
+    config.secrets.check()?;
+    let connections = Connections::new(config.users, config.secrets, workers);
     for (endpoint, address) in endpoints.into_iter().zip(config.listen) {
         tracing::info!(?address, "listening");
         tokio::spawn(accept_all(endpoint, connections.clone()));

@@ -1,4 +1,4 @@
-//! The first bytes of a connection: a hello line, or the preface of a plain gRPC client.
+//! The first bytes of a connection: a hello line, or the preface of a plain gRPC client; and the line that proves a hello.
 //!
 //! They are looked at with MSG_PEEK, and only the line itself is taken from the socket: what follows belongs to the worker.
 
@@ -12,6 +12,8 @@ use nix::{
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
+use crate::switches;
+
 /// How HTTP/2 begins (RFC 9113, 3.4), as far as it takes to know it from a hello.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
@@ -21,7 +23,11 @@ pub(super) enum Opening {
     /// A plain gRPC client. Nothing was taken from the socket.
     Plain,
     /// A hello, which was taken from the socket.
-    Hello(Hello),
+    Hello {
+        hello: Hello,
+        /// As it came, without its `\n`.
+        line: Vec<u8>,
+    },
 }
 
 /// Why the first bytes are no opening.
@@ -39,6 +45,27 @@ pub(super) enum OpeningError {
 
 /// Reads the opening. Takes as long as the peer does: the caller sets the time limit.
 pub(super) async fn read_opening(socket: &AsyncFd<OwnedFd>) -> Result<Opening, OpeningError> {
+    match look(socket, recognise).await? {
+        Start::Preface => Ok(Opening::Plain),
+        Start::Line(length) => {
+            let line = take_line(socket, length)?;
+            let hello = Hello::parse(&line)?;
+            Ok(Opening::Hello { hello, line })
+        }
+    }
+}
+
+/// Reads one more line, without its `\n`. The caller sets the time limit here too.
+pub(super) async fn read_line(socket: &AsyncFd<OwnedFd>) -> Result<Vec<u8>, OpeningError> {
+    let length = look(socket, find_line).await?;
+    take_line(socket, length)
+}
+
+/// Looks at what is in the socket until it is enough to `recognise` something.
+async fn look<T>(
+    socket: &AsyncFd<OwnedFd>,
+    recognise: impl Fn(&[u8]) -> Result<Option<T>, OpeningError>,
+) -> Result<T, OpeningError> {
     let mut seen = 0;
     loop {
         let mut ready = socket.readable().await.map_err(|_| OpeningError::Closed)?;
@@ -47,8 +74,7 @@ pub(super) async fn read_opening(socket: &AsyncFd<OwnedFd>) -> Result<Opening, O
         match recv(socket.as_raw_fd(), &mut bytes, flags) {
             Ok(0) => return Err(OpeningError::Closed),
             Ok(length) => match recognise(&bytes[..length])? {
-                Some(Start::Preface) => return Ok(Opening::Plain),
-                Some(Start::Line(length)) => return take_line(socket, length),
+                Some(found) => return Ok(found),
                 None if length == seen && ready.ready().is_read_closed() => {
                     return Err(OpeningError::Closed);
                 }
@@ -65,16 +91,16 @@ pub(super) async fn read_opening(socket: &AsyncFd<OwnedFd>) -> Result<Opening, O
     }
 }
 
-/// Answers with one line; a fresh socket always has room for it. A peer that is gone needs no answer.
-pub(super) fn answer(socket: &OwnedFd, reply: &Reply) {
+/// Sends one line; a fresh socket always has room for it. A peer that is gone needs no answer.
+pub(super) fn send_line(socket: &OwnedFd, line: &str) {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    let _ = send(socket.as_raw_fd(), reply.to_line().as_bytes(), flags);
+    let _ = send(socket.as_raw_fd(), line.as_bytes(), flags);
 }
 
 /// Answers that the connection is turned away, and why.
 pub(super) fn refuse(socket: &OwnedFd, reason: RefusalReason, text: String) {
     let reason = Some(reason);
-    answer(socket, &Reply::Refused { reason, text });
+    send_line(socket, &Reply::Refused { reason, text }.to_line());
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -90,21 +116,29 @@ fn recognise(bytes: &[u8]) -> Result<Option<Start>, OpeningError> {
     if bytes[..common] == PREFACE[..common] {
         return Ok((common == PREFACE.len()).then_some(Start::Preface));
     }
+    Ok(find_line(bytes)?.map(Start::Line))
+}
+
+/// The length of the first line, with its `\n`; `None`: it goes on.
+fn find_line(bytes: &[u8]) -> Result<Option<usize>, OpeningError> {
     match bytes.iter().position(|&byte| byte == b'\n') {
-        Some(end) => Ok(Some(Start::Line(end + 1))),
-        None if bytes.len() >= MAX_LINE => Err(OpeningError::TooLong),
+        Some(end) => Ok(Some(end + 1)),
+        None if bytes.len() >= MAX_LINE && !switches::is_off("hello bound") => {
+            Err(OpeningError::TooLong)
+        }
         None => Ok(None),
     }
 }
 
-fn take_line(socket: &AsyncFd<OwnedFd>, length: usize) -> Result<Opening, OpeningError> {
+fn take_line(socket: &AsyncFd<OwnedFd>, length: usize) -> Result<Vec<u8>, OpeningError> {
     let mut line = vec![0; length];
     let taken = recv(socket.as_raw_fd(), &mut line, MsgFlags::MSG_DONTWAIT)
         .map_err(OpeningError::Socket)?;
     // The bytes were there to be seen, and nobody else reads this socket.
     debug_assert_eq!(taken, length);
-    let line = line[..taken].strip_suffix(b"\n").unwrap_or(&line);
-    Ok(Opening::Hello(Hello::parse(line)?))
+    line.truncate(taken);
+    line.pop_if(|last| *last == b'\n');
+    Ok(line)
 }
 
 #[cfg(test)]
@@ -133,11 +167,26 @@ mod tests {
     async fn bytes_glued_behind_the_line_stay_in_the_socket() {
         let (ours, peers) = pair();
         write(&peers, b"guestline/1 user=alice\nPRI * HTTP/2.0").unwrap();
-        let Opening::Hello(hello) = read_opening(&ours).await.unwrap() else {
+        let Opening::Hello { hello, line } = read_opening(&ours).await.unwrap() else {
             panic!("not a hello")
         };
         assert_eq!(hello.user.as_str(), "alice");
+        assert_eq!(line, b"guestline/1 user=alice");
         assert_eq!(rest(&ours), b"PRI * HTTP/2.0");
+    }
+
+    #[tokio::test]
+    async fn lines_are_taken_one_by_one() {
+        let (ours, peers) = pair();
+        write(&peers, b"guestline/1 user=alice\nanswer proof=00\n").unwrap();
+        read_opening(&ours).await.unwrap();
+        assert_eq!(read_line(&ours).await.unwrap(), b"answer proof=00");
+        write(&peers, b"PRI * HTTP/2.0\nrest").unwrap();
+        // No opening any more: a line like others.
+        assert_eq!(read_line(&ours).await.unwrap(), b"PRI * HTTP/2.0");
+        assert_eq!(rest(&ours), b"rest");
+        write(&peers, &[b'x'; 2000]).unwrap();
+        assert!(matches!(read_line(&ours).await, Err(OpeningError::TooLong)));
     }
 
     #[tokio::test]

@@ -9,63 +9,50 @@
 //!                          refused
 //! ```
 //!
+//! A former listener's worker that is not back yet has a place of its own in the table: its user's sockets wait for it, for
+//! [`RETURN_GRACE`].
+//!
 //! One task owns the table. It decides alone when a worker ends: a worker that says `Idle` has said how many sockets it
 //! got, and if one more is on its way the numbers differ and the word is passed over. Handing a socket to a worker that
 //! is ending is so impossible.
 
-use std::{
-    collections::HashMap,
-    io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
-    },
-    process::{ExitStatus, Stdio},
-    sync::Arc,
-    time::{Duration, Instant},
+use std::{collections::HashMap, io, os::fd::AsFd, process::ExitStatus, sync::Arc, time::Duration};
+
+use guestline_proto::hello::RefusalReason;
+use nix::errno::Errno;
+use tokio::{
+    sync::{Notify, mpsc},
+    task::AbortHandle,
 };
 
-use guestline_proto::hello::{RefusalReason, Reply};
-use nix::{
-    errno::Errno,
-    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
+use super::{
+    account_watch,
+    groups::Wisher,
+    hearing::{Hearing, deliver, describe, printable},
+    keeper::Keeper,
+    returning::{Rendezvous, Returned, Roster, welcome},
+    sessions::Sessions,
+    starting::{self, MAX_WORKERS, MAX_WORKERS_PER_USER, StartError, WorkerSettings},
+    worker::{Placement, Worker, queue, refuse},
 };
-use thiserror::Error;
-use tokio::sync::mpsc;
-
-use super::{account_watch, opening};
 use crate::{
-    control::{ControlError, ControlSocket, LogLevel, MAX_LOG_TEXT, Order, Report, Services},
-    system::accounts::{Account, Accounts},
+    control::{Order, Report},
+    sys::child::kill_process,
+    system::{
+        accounts::{Account, Accounts},
+        generation,
+    },
 };
 
 /// Events that wait for the table's task; more make their senders wait.
 const EVENT_QUEUE: usize = 64;
 
-/// Workers at one time: some 5 MiB each.
-const MAX_WORKERS: usize = 512;
+/// How long a worker that was told to end may take.
+const RETIRE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Sockets that wait for one worker to start.
-const MAX_WAITING: usize = 128;
-
-/// The shortest time between two lines that one worker gets into the agent's log.
-const LOG_INTERVAL: Duration = Duration::from_millis(100);
-
-/// What a worker is told at its start besides its account.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct WorkerSettings {
-    pub(crate) services: Services,
-    pub(crate) idle_timeout: Duration,
-}
-
-/// A socket for a user.
-#[derive(Debug)]
-pub(super) struct Placement {
-    pub(super) account: Account,
-    pub(super) socket: OwnedFd,
-    /// Whether the peer said hello and waits for its answer.
-    pub(super) greet: bool,
-}
+/// How long after the listener's start a user's sockets wait for the worker that a former listener started. Workers look for
+/// their listener twice a second.
+const RETURN_GRACE: Duration = Duration::from_secs(3);
 
 /// The way to the table.
 #[derive(Clone, Debug)]
@@ -75,19 +62,34 @@ impl Workers {
     /// Starts the table's task.
     pub(super) fn spawn(settings: WorkerSettings) -> io::Result<Self> {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        let table = Table {
+        let directory = settings.runtime_directory.clone();
+        let sessions = Sessions::new(settings.services.processes);
+        let mut table = Table {
             settings,
             events: events.clone(),
+            roster: None,
+            keeper: Keeper::start(),
+            sessions,
             current: HashMap::new(),
             workers: HashMap::new(),
+            expected: HashMap::new(),
             last: 0,
+            looking_again: None,
         };
-        tokio::spawn(table.run(receiver));
-        let changed = events.clone();
-        tokio::spawn(account_watch::watch(move || {
-            // A full queue holds a change or a connection, and each connection's account is looked up afresh.
-            let _ = changed.try_send(Event::AccountsChanged);
-        })?);
+        let opened = Roster::open(&directory).and_then(|roster| {
+            let rendezvous = Rendezvous::listen(&directory)?;
+            Ok((roster, rendezvous))
+        });
+        match opened {
+            Ok((roster, rendezvous)) => table.expect(roster, rendezvous),
+            Err(error) => {
+                let directory = directory.display();
+                tracing::warn!(%error, %directory, "a restarted listener will not find these workers");
+            }
+        }
+        let changed = Arc::new(Notify::new());
+        tokio::spawn(table.run(receiver, Arc::clone(&changed)));
+        tokio::spawn(account_watch::watch(move || changed.notify_one())?);
         Ok(Self(events))
     }
 
@@ -99,57 +101,118 @@ impl Workers {
 }
 
 #[derive(Debug)]
-enum Event {
+pub(super) enum Event {
     Place(Placement),
     Report(WorkerId, Report),
-    Gone(WorkerId, ControlError),
-    Exited(WorkerId, io::Result<ExitStatus>),
-    AccountsChanged,
+    /// The process is gone; its status, if it was a child of ours.
+    Gone(WorkerId, Option<io::Result<ExitStatus>>),
+    Back(Returned),
+    GraceOver,
+    /// This worker's account is another now.
+    AccountChanged(WorkerId),
 }
 
-type WorkerId = u64;
+pub(super) type WorkerId = u64;
 
 struct Table {
     settings: WorkerSettings,
     events: mpsc::Sender<Event>,
+    roster: Option<Roster>,
+    /// `None`: the guest has no cgroup v2.
+    keeper: Option<Keeper>,
+    sessions: Sessions,
     /// The worker that takes a user's new connections.
     current: HashMap<String, WorkerId>,
     /// All that are connected, also those that only finish what they have.
     workers: HashMap<WorkerId, Worker>,
+    /// Users whose worker is not back yet, with the sockets that wait for it.
+    expected: HashMap<String, Vec<Placement>>,
     last: WorkerId,
-}
-
-struct Worker {
-    account: Account,
-    control: Arc<ControlSocket>,
-    /// Sockets for it until it is ready; `None` from then on.
-    waiting: Option<Vec<Placement>>,
-    handed: u64,
-    last_line: Option<Instant>,
-}
-
-#[derive(Debug, Error)]
-enum StartError {
-    #[error("{MAX_WORKERS} users have workers already; try again when some have gone")]
-    TooMany,
-    #[error("cannot make a control socket")]
-    Socket(#[source] Errno),
-    #[error("cannot execute the agent again")]
-    Execute(#[source] io::Error),
-    #[error("cannot tell the worker who it is")]
-    Control(#[from] ControlError),
+    /// Asks about accounts that are not in the guest's files; a newer change makes the asking start again.
+    looking_again: Option<AbortHandle>,
 }
 
 impl Table {
-    async fn run(mut self, mut events: mpsc::Receiver<Event>) {
-        while let Some(event) = events.recv().await {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>, accounts_changed: Arc<Notify>) {
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = accounts_changed.notified() => {
+                    self.drain_changed();
+                    continue;
+                }
+            };
+            // The table holds a sender.
+            let Some(event) = event else { return };
             match event {
                 Event::Place(placement) => self.place(placement),
                 Event::Report(id, report) => self.heard(id, report),
-                Event::Gone(id, error) => self.gone(id, &error),
-                Event::Exited(id, status) => self.exited(id, status),
-                Event::AccountsChanged => self.drain_changed(),
+                Event::Gone(id, status) => self.gone(id, status).await,
+                Event::Back(returned) => self.back(returned),
+                Event::GraceOver => self.stop_expecting(),
+                Event::AccountChanged(id) => self.drain(id),
             }
+        }
+    }
+
+    /// Awaits the workers of a former listener.
+    fn expect(&mut self, roster: Roster, rendezvous: Rendezvous) {
+        let former = roster.former();
+        self.roster = Some(roster);
+        let users = former.iter().map(|former| former.user.clone());
+        self.expected = users.map(|user| (user, Vec::new())).collect();
+        tracing::info!(workers = former.len(), "workers of a former listener");
+        let events = self.events.clone();
+        tokio::spawn(
+            rendezvous.take_back(former, async move |former, socket, uid| {
+                let events = events.clone();
+                tokio::spawn(async move {
+                    if let Some(returned) = welcome(former, socket, uid).await {
+                        let _ = events.send(Event::Back(returned)).await;
+                    }
+                });
+            }),
+        );
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(RETURN_GRACE).await;
+            let _ = events.send(Event::GraceOver).await;
+        });
+    }
+
+    /// A former listener's worker is one of ours from now on.
+    fn back(&mut self, returned: Returned) {
+        let name = returned.account.name.clone();
+        let is_same = returned.is_same && returned.services == self.settings.services;
+        let is_current = is_same && !self.current.contains_key(&name);
+        tracing::info!(user = name, is_current, "a worker is back");
+        let worker = Worker {
+            account: returned.account,
+            pid: returned.pid,
+            pidfd: Arc::new(returned.pidfd),
+            control: returned.control,
+            waiting: None,
+            handed: 0,
+        };
+        let id = self.register(worker, None);
+        if is_current {
+            self.current.insert(name.clone(), id);
+        } else {
+            self.let_go(id);
+        }
+        for placement in self.expected.remove(&name).unwrap_or_default() {
+            self.place(placement);
+        }
+    }
+
+    fn stop_expecting(&mut self) {
+        for placement in self
+            .expected
+            .drain()
+            .flat_map(|(_, waiting)| waiting)
+            .collect::<Vec<_>>()
+        {
+            self.place(placement);
         }
     }
 
@@ -166,78 +229,69 @@ impl Table {
         }
         let id = match self.current.get(name) {
             Some(&id) => id,
+            None if self.expected.contains_key(name) => {
+                return queue(self.expected.entry(name.clone()).or_default(), placement);
+            }
             None => match self.start(&placement.account) {
                 Ok(id) => id,
-                Err(error) => return refuse(placement, RefusalReason::Busy, &describe(&error)),
+                Err(error) => return refuse(placement, error.reason(), &describe(&error)),
             },
         };
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
         match &mut worker.waiting {
-            Some(waiting) if waiting.len() < MAX_WAITING => waiting.push(placement),
-            Some(_) => refuse(
-                placement,
-                RefusalReason::Busy,
-                "too many connections wait for this user's worker",
-            ),
+            Some(waiting) => queue(waiting, placement),
             None => worker.hand_over(placement),
         }
     }
 
-    /// Executes the agent's own binary with one end of a control socket as its descriptor 0, and nothing else of ours.
     fn start(&mut self, account: &Account) -> Result<WorkerId, StartError> {
         if self.workers.len() >= MAX_WORKERS {
             return Err(StartError::TooMany);
         }
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
-            .map_err(StartError::Socket)?;
-        let mut command = std::process::Command::new("/proc/self/exe");
-        command
-            .arg0("guestline-agent")
-            .args(["worker", "--", &account.name]);
-        command.env_clear().current_dir("/").process_group(0);
-        command
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let child = tokio::process::Command::from(command)
-            .spawn()
-            .map_err(StartError::Execute)?;
-        let control = Arc::new(ControlSocket::new(ours)?);
-        let WorkerSettings {
-            services,
-            idle_timeout,
-        } = self.settings;
-        control.send(
-            &Order::Become {
-                account: account.clone(),
-                services,
-                idle_timeout,
-            },
-            None,
-        )?;
-
-        self.last += 1;
-        let id = self.last;
-        tokio::spawn(listen_to(
-            id,
-            Arc::clone(&control),
-            child,
-            self.events.clone(),
-        ));
+        let of_user = |worker: &&Worker| worker.account.name == account.name;
+        if self.workers.values().filter(of_user).count() >= MAX_WORKERS_PER_USER {
+            return Err(StartError::TooManyOfUser);
+        }
+        let started = starting::start(account, &self.settings, self.roster.as_ref())?;
         let worker = Worker {
             account: account.clone(),
-            control,
+            pid: started.pid,
+            pidfd: Arc::new(started.pidfd),
+            control: started.control,
             waiting: Some(Vec::new()),
             handed: 0,
-            last_line: None,
         };
-        self.workers.insert(id, worker);
+        let id = self.register(worker, Some(started.child));
         self.current.insert(account.name.clone(), id);
         tracing::info!(user = account.name, uid = account.uid, "started a worker");
         Ok(id)
+    }
+
+    /// Has a worker heard from now on. `child`: of one that this listener started.
+    fn register(&mut self, worker: Worker, child: Option<tokio::process::Child>) -> WorkerId {
+        self.last += 1;
+        let id = self.last;
+        let hearing = Hearing {
+            id,
+            account: worker.account.clone(),
+            wisher: Wisher {
+                pid: worker.pid,
+                uid: worker.account.uid,
+            },
+            control: Arc::clone(&worker.control),
+            pidfd: Arc::clone(&worker.pidfd),
+            child,
+            keeper: self.keeper.clone(),
+            sessions: self.sessions.clone(),
+            events: self.events.clone(),
+            last_line: None,
+            has_answered: worker.waiting.is_none(),
+        };
+        tokio::spawn(hearing.listen());
+        self.workers.insert(id, worker);
+        id
     }
 
     fn heard(&mut self, id: WorkerId, report: Report) {
@@ -261,155 +315,137 @@ impl Table {
                     text = printable(&text),
                     "a worker failed to start"
                 );
-                for placement in worker.waiting.take().unwrap_or_default() {
-                    refuse(placement, RefusalReason::Failed, &text);
-                }
-                self.forget(id);
+                self.dismiss(id, &text);
             }
             Report::Idle { served } => {
                 if worker.waiting.is_none() && served == worker.handed {
-                    // If it does not get the word, it is ending anyway.
-                    let _ = worker.control.send(&Order::Retire, None);
-                    self.forget(id);
+                    self.retire(id);
                 }
             }
-            Report::Log { level, text } => worker.log(level, &text),
+            // For other ears: see `hearing`.
+            Report::Back { .. }
+            | Report::Log { .. }
+            | Report::Confine { .. }
+            | Report::Kill { .. }
+            | Report::Release { .. }
+            | Report::Session { .. } => {}
+            Report::Resumed => {
+                if worker.account.uid == 0 {
+                    self.renew(id);
+                }
+            }
         }
     }
 
     /// No new connections for this worker from now on.
     fn drain(&mut self, id: WorkerId) {
-        if let Some(worker) = self.workers.get(&id) {
+        if let Some(worker) = self.workers.get(&id)
+            && self.current.get(&worker.account.name) == Some(&id)
+        {
             tracing::info!(
                 user = worker.account.name,
                 "the account changed: its worker drains"
             );
-            let _ = worker.control.send(&Order::Drain, None);
             self.current.remove(&worker.account.name);
+            self.let_go(id);
+        }
+    }
+
+    /// A new generation of the guest, told to all workers, and to the one that asked for it last.
+    fn renew(&mut self, asked: WorkerId) {
+        let directory = &self.settings.runtime_directory;
+        let generation = generation::read(directory) + 1;
+        if let Err(error) = generation::write(directory, generation) {
+            tracing::error!(%error, "the generation is not kept");
+        }
+        tracing::info!(generation, "the guest was resumed");
+        let others = self.workers.keys().copied().filter(|id| *id != asked);
+        for id in others.chain([asked]) {
+            if let Some(worker) = self.workers.get(&id) {
+                worker.order(Order::Renew { generation });
+            }
+        }
+    }
+
+    /// Lets a worker finish what it has, which no later listener needs to find.
+    fn let_go(&self, id: WorkerId) {
+        if let Some(worker) = self.workers.get(&id) {
+            worker.order(Order::Drain);
+            self.strike_out(worker.pid);
+        }
+    }
+
+    fn strike_out(&self, pid: i32) {
+        if let Some(roster) = &self.roster {
+            roster.remove(pid);
         }
     }
 
     fn drain_changed(&mut self) {
         let accounts = Accounts::read();
-        let same = |account| accounts.as_ref().is_ok_and(|all| all.has(account));
-        let changed = |id: &&WorkerId| {
-            let worker = self.workers.get(*id);
-            worker.is_some_and(|worker| !same(&worker.account))
-        };
-        let changed: Vec<WorkerId> = self.current.values().filter(changed).copied().collect();
-        changed.into_iter().for_each(|id| self.drain(id));
-    }
-
-    fn gone(&mut self, id: WorkerId, error: &ControlError) {
-        if let Some(worker) = self.workers.get(&id) {
-            if !matches!(error, ControlError::Closed) {
-                tracing::warn!(user = worker.account.name, %error, "lost touch with a worker");
+        let mut elsewhere = Vec::new();
+        for id in self.current.values().copied().collect::<Vec<_>>() {
+            let Some(Worker { account, .. }) = self.workers.get(&id) else {
+                continue;
+            };
+            match accounts.as_ref().map(|all| all.find(&account.name)) {
+                Ok(Some(now)) if now == *account => {}
+                Ok(None) => elsewhere.push((id, account.clone())),
+                Ok(Some(_)) | Err(_) => self.drain(id),
             }
-            self.forget(id);
+        }
+        let looking = tokio::spawn(account_watch::look_again(elsewhere, self.events.clone()));
+        if let Some(before) = self.looking_again.replace(looking.abort_handle()) {
+            before.abort();
         }
     }
 
-    fn exited(&mut self, id: WorkerId, status: io::Result<ExitStatus>) {
-        match status {
-            Ok(status) if status.success() => tracing::info!(worker = id, "a worker ended"),
-            Ok(status) => tracing::warn!(worker = id, %status, "a worker ended"),
-            Err(error) => tracing::error!(worker = id, %error, "cannot wait for a worker"),
+    /// Nothing more comes to this worker, which is to end by itself, soon.
+    fn retire(&mut self, id: WorkerId) {
+        self.dismiss(id, "the worker ended");
+        if let Some(worker) = self.workers.get(&id) {
+            let (control, pidfd) = (Arc::clone(&worker.control), Arc::clone(&worker.pidfd));
+            tokio::spawn(async move {
+                let _ = deliver(&control, &Order::Retire, None).await;
+                tokio::time::sleep(RETIRE_PATIENCE).await;
+                // Mostly nobody any more.
+                let _ = kill_process(pidfd.as_fd());
+            });
         }
-        self.forget(id);
     }
 
-    /// Takes a worker out of the table; whoever still waits for it is refused.
-    fn forget(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.remove(&id) else {
+    /// No connection goes to this worker any more; whoever waits for it is refused.
+    fn dismiss(&mut self, id: WorkerId, why: &str) {
+        let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
         if self.current.get(&worker.account.name) == Some(&id) {
             self.current.remove(&worker.account.name);
         }
-        for placement in worker.waiting.unwrap_or_default() {
-            refuse(
-                placement,
-                RefusalReason::Failed,
-                "the worker ended while it started",
-            );
+        for placement in worker.waiting.take().unwrap_or_default() {
+            refuse(placement, RefusalReason::Failed, why);
         }
+        let pid = worker.pid;
+        self.strike_out(pid);
     }
-}
 
-impl Worker {
-    fn hand_over(&mut self, placement: Placement) {
-        if placement.greet {
-            let version = env!("CARGO_PKG_VERSION").into();
-            opening::answer(
-                &placement.socket,
-                &Reply::Ok {
-                    version,
-                    uid: self.account.uid,
-                },
-            );
-        }
-        match self
-            .control
-            .send(&Order::Serve, Some(placement.socket.as_fd()))
-        {
-            Ok(()) => self.handed += 1,
-            // The peer sees its connection closed and tries again, with the next worker if this one is gone.
-            Err(error) => {
-                tracing::warn!(user = self.account.name, %error, "could not hand a connection over")
+    /// The process is gone.
+    async fn gone(&mut self, id: WorkerId, status: Option<io::Result<ExitStatus>>) {
+        match status {
+            Some(Ok(status)) if !status.success() => {
+                tracing::warn!(worker = id, %status, "a worker ended");
             }
+            Some(Err(error)) => tracing::error!(worker = id, %error, "cannot wait for a worker"),
+            Some(Ok(_)) | None => tracing::info!(worker = id, "a worker ended"),
         }
-    }
-
-    fn log(&mut self, level: LogLevel, text: &str) {
-        let now = Instant::now();
-        if self
-            .last_line
-            .is_some_and(|last| now.duration_since(last) < LOG_INTERVAL)
-        {
+        self.dismiss(id, "the worker ended while it started");
+        let Some(worker) = self.workers.remove(&id) else {
             return;
-        }
-        self.last_line = Some(now);
-        let (user, text) = (&self.account.name, printable(text));
-        match level {
-            LogLevel::Warn => tracing::warn!(user, text, "worker"),
-            LogLevel::Error => tracing::error!(user, text, "worker"),
+        };
+        let uid = worker.account.uid;
+        let is_last = !self.workers.values().any(|other| other.account.uid == uid);
+        if let Some(keeper) = self.keeper.clone().filter(|_| is_last) {
+            tokio::spawn(async move { keeper.release_all(uid).await });
         }
     }
-}
-
-fn refuse(placement: Placement, reason: RefusalReason, text: &str) {
-    if placement.greet {
-        opening::refuse(&placement.socket, reason, text.into());
-    }
-}
-
-fn describe(error: &dyn std::error::Error) -> String {
-    error
-        .source()
-        .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
-}
-
-/// A stranger's text, fit for a log.
-fn printable(text: &str) -> String {
-    let cut = &text[..text.floor_char_boundary(MAX_LOG_TEXT)];
-    cut.escape_debug().to_string()
-}
-
-/// Passes on what a worker says, and at last how it ended.
-async fn listen_to(
-    id: WorkerId,
-    control: Arc<ControlSocket>,
-    mut child: tokio::process::Child,
-    events: mpsc::Sender<Event>,
-) {
-    let error = loop {
-        match control.receive_report().await {
-            Ok(report) => {
-                let _ = events.send(Event::Report(id, report)).await;
-            }
-            Err(error) => break error,
-        }
-    };
-    let _ = events.send(Event::Gone(id, error)).await;
-    let _ = events.send(Event::Exited(id, child.wait().await)).await;
 }

@@ -6,18 +6,25 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{
+    controls::Controls,
+    group::GroupUsage,
     leader::{SignalNumber, Target},
     output::Stream,
     record::ProcessId,
     spec::WindowSize,
 };
+use crate::switches;
 pub(crate) use crate::sys::child::{Status, Usage};
 
 /// Chunks of at most 64 KiB that wait for the client: 256 KiB, as processes.proto promises.
-pub(super) const EVENT_QUEUE: usize = 4;
+const EVENT_QUEUE: usize = 4;
 
-/// Messages of the client that wait; what the program does not take waits in [`super::input::Stdin`].
-pub(super) const INPUT_QUEUE: usize = 1;
+pub(super) fn event_queue() -> usize {
+    match switches::is_off("bound on waiting output") {
+        true => 1024,
+        false => EVENT_QUEUE,
+    }
+}
 
 /// What the client hears, `Exited` last. A stream that ends without it means that the exit is not known.
 #[derive(Debug)]
@@ -26,7 +33,7 @@ pub(crate) enum Event {
     Exited(Exit),
 }
 
-/// What the client says. Dropping the sender says nothing.
+/// What a client says.
 #[derive(Debug)]
 pub(crate) enum Input {
     Stdin(Bytes),
@@ -43,6 +50,10 @@ pub(crate) struct Exit {
     pub(crate) usage: Usage,
     pub(crate) wall_time: Duration,
     pub(crate) output_held: bool,
+    /// What all in its cgroup used, also those that still run.
+    pub(crate) group: Option<GroupUsage>,
+    /// How many of its cgroup did not die of SIGKILL, where leftovers were to be killed.
+    pub(crate) survivors: u32,
 }
 
 /// A started program, for its client. Dropping `events` is how a client vanishes.
@@ -51,5 +62,5 @@ pub(crate) struct Client {
     pub(crate) id: ProcessId,
     pub(crate) pid: i32,
     pub(crate) events: mpsc::Receiver<Event>,
-    pub(crate) input: mpsc::Sender<Input>,
+    pub(crate) input: Controls,
 }

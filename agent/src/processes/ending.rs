@@ -4,17 +4,13 @@ use std::{os::fd::OwnedFd, sync::Arc};
 
 use tokio::{
     io::unix::AsyncFd,
-    sync::mpsc,
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
 
-use super::{
-    client::{Event, Exit},
-    leader::{Leader, SignalNumber},
-    output::drop_rest,
-    record::Record,
-};
+use crate::switches;
+
+use super::{client::Exit, output::drop_rest, record::Record, sink::Sink};
 
 /// An output as its task leaves it: `Some` where other processes hold it open.
 pub(super) type Delivery = JoinHandle<Option<AsyncFd<OwnedFd>>>;
@@ -23,7 +19,7 @@ pub(super) type Delivery = JoinHandle<Option<AsyncFd<OwnedFd>>>;
 pub(super) struct Ending {
     pub(super) record: Arc<Record>,
     pub(super) outputs: Vec<Delivery>,
-    pub(super) client: mpsc::Sender<Event>,
+    pub(super) sink: Sink,
     /// When the group, which was asked to end, is killed.
     pub(super) kill_at: Option<Instant>,
     pub(super) keep_leftovers: bool,
@@ -35,7 +31,7 @@ impl Ending {
         let Self {
             record,
             outputs,
-            client,
+            sink,
             mut kill_at,
             keep_leftovers,
         } = self;
@@ -43,29 +39,39 @@ impl Ending {
         let grace_pending = kill_at.is_some();
         let tell = async {
             let rest = collect(outputs).await;
+            let survivors = match record.group() {
+                Some(group) if !keep_leftovers => group.survivors().await,
+                _ => 0,
+            };
             if !grace_pending {
                 leader.reap();
             }
-            if let Some(mut exit) = exit {
-                exit.output_held = !rest.is_empty();
+            let exit = exit.map(|exit| Exit {
+                output_held: !rest.is_empty(),
+                survivors,
+                ..exit
+            });
+            if let Some(exit) = exit {
                 record.ended(exit);
-                // A client that vanished needs no answer.
-                let _ = client.send(Event::Exited(exit)).await;
             }
-            // The end of the client's stream.
-            drop(client);
+            switches::point("run: collected");
+            sink.end(exit).await;
             rest
         };
-        let rest = with_grace(leader, &mut kill_at, tell).await;
+        let rest = with_grace(&record, &mut kill_at, tell).await;
         if let Some(at) = kill_at {
             sleep_until(at).await;
-            leader.signal_group(SignalNumber::KILL);
+            record.kill();
+            if let Some(group) = record.group() {
+                group.survivors().await;
+            }
         }
         // Not before: until now the group's number had to stay the group's.
         leader.reap();
         if keep_leftovers {
             drop_all(rest).await;
         }
+        record.release_empty_group();
     }
 }
 
@@ -79,7 +85,7 @@ pub(super) async fn at(time: Option<Instant>) {
 
 /// Does the work, and kills the group meanwhile if its grace passes.
 async fn with_grace<T>(
-    leader: &Leader,
+    record: &Record,
     kill_at: &mut Option<Instant>,
     work: impl Future<Output = T>,
 ) -> T {
@@ -90,7 +96,7 @@ async fn with_grace<T>(
             result = &mut work => return result,
             () = at(*kill_at) => {
                 *kill_at = None;
-                leader.signal_group(SignalNumber::KILL);
+                record.kill();
             }
         }
     }

@@ -8,9 +8,6 @@ use crate::system::accounts::Account;
 /// Variables by name.
 pub(super) type Environment = BTreeMap<Vec<u8>, Vec<u8>>;
 
-const USER_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
-const ROOT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// What execvp(3) of glibc searches where PATH is not set.
 const NO_PATH: &[u8] = b"/bin:/usr/bin";
 
@@ -22,29 +19,32 @@ pub(super) fn shell(account: &Account) -> &[u8] {
     }
 }
 
-/// The documented variables without those to leave out, then the request's own.
-pub(super) fn environment(account: &Account, spec: &ProcessSpec) -> Environment {
-    let path = if account.uid == 0 {
-        ROOT_PATH
-    } else {
-        USER_PATH
-    };
+/// The documented variables, and over them those of its login session; without those to leave out; then the request's own.
+pub(super) fn environment(
+    account: &Account,
+    spec: &ProcessSpec,
+    session: &[(Vec<u8>, Vec<u8>)],
+) -> Environment {
     let documented: [(&str, &[u8]); 6] = [
         ("HOME", account.home.as_os_str().as_bytes()),
         ("USER", account.name.as_bytes()),
         ("LOGNAME", account.name.as_bytes()),
         ("SHELL", shell(account)),
-        ("PATH", path),
+        ("PATH", account.search_path().as_bytes()),
         ("LANG", b"C.UTF-8"),
     ];
     let term = spec.terminal.as_ref();
     let term = term.map(|terminal| ("TERM", terminal.term.as_slice()));
-    let unset = |name: &str| spec.unset_environment.iter().any(|unset| unset == name);
+    let unset = |name: &[u8]| {
+        let mut names = spec.unset_environment.iter();
+        names.any(|unset| unset.as_bytes() == name)
+    };
     let mut environment: Environment = documented
         .into_iter()
         .chain(term)
-        .filter(|(name, _)| !unset(name))
         .map(|(name, value)| (name.into(), value.into()))
+        .chain(session.iter().cloned())
+        .filter(|(name, _)| !unset(name))
         .collect();
     environment.extend(spec.environment.clone());
     environment

@@ -3,8 +3,9 @@
 use std::{
     ffi::CString,
     fs::File,
+    io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     thread,
@@ -20,10 +21,13 @@ use nix::{
 use super::{
     environment::{candidates, environment, shell},
     error::RunError,
+    group::{Group, Limits, Unconfined, Wishes},
     leader::Leader,
     spec::{Command, ProcessSpec},
 };
 use crate::{
+    session::Session,
+    switches,
     sys::{
         errno_of,
         spawn::{Program, Step, StepError, spawn},
@@ -52,9 +56,31 @@ pub(super) struct OurEnds {
 /// What become the child's 0, 1 and 2.
 type ChildEnds = [OwnedFd; 3];
 
+/// What a program finds around it that is not in its spec.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Surroundings {
+    /// `None`: programs get no cgroup.
+    pub(super) wishes: Option<Wishes>,
+    /// Their soft limit of descriptors; `None`: that of this process.
+    pub(super) open_files: Option<u64>,
+}
+
 /// Starts the program. Blocks until its exec succeeded or failed.
-pub(super) fn launch(account: &Account, spec: &ProcessSpec) -> Result<(Leader, OurEnds), RunError> {
-    let program = program(account, spec)?;
+pub(super) fn launch(
+    account: &Account,
+    spec: &ProcessSpec,
+    surroundings: &Surroundings,
+) -> Result<(Leader, Option<Group>, OurEnds), RunError> {
+    let session = match spec.login_session {
+        true => Some(open_session(surroundings.wishes.as_ref())?),
+        false => None,
+    };
+    let environment = session
+        .as_ref()
+        .map_or(&[][..], |session| &session.environment);
+    // In a session its limits are PAM's.
+    let open_files = surroundings.open_files.filter(|_| session.is_none());
+    let program = program(account, spec, environment, open_files)?;
     let told = |error: StepError| RunError::Start {
         operation: error.step.name(),
         subject: subject(error.step, &program),
@@ -66,12 +92,74 @@ pub(super) fn launch(account: &Account, spec: &ProcessSpec) -> Result<(Leader, O
     }
     .map_err(told)?;
     let child = child.each_ref().map(AsFd::as_fd);
-    let pid = patiently(|| spawn(&program, child, spec.terminal.is_some())).map_err(told)?;
-    Ok((Leader::new(pid), ours))
+    if let Some(session) = session {
+        let (leader, group) = in_session(session, &program, child, spec).map_err(told)?;
+        return Ok((leader, group, ours));
+    }
+    let mut group = None;
+    switches::point("run: prepared");
+    let pid = patiently(|| {
+        spawn(&program, child, spec.terminal.is_some(), |pid| {
+            group = confined(pid, spec.limits, surroundings.wishes.as_ref())?;
+            switches::point("run: confined");
+            Ok(())
+        })
+    });
+    switches::point("run: started");
+    Ok((Leader::child(pid.map_err(told)?), group, ours))
+}
+
+/// Waits until the guest's systemd has opened a login session, and the usher is in it.
+fn open_session(wishes: Option<&Wishes>) -> Result<Session, RunError> {
+    let wishes = wishes.ok_or(RunError::LoginSession(Errno::EOPNOTSUPP))?;
+    let socket = wishes.open_session().map_err(RunError::LoginSession)?;
+    Session::meet(socket).map_err(|error| RunError::LoginSession(session_errno(&error)))
+}
+
+/// An usher that was not let in, or did not come, has no errno of its own.
+fn session_errno(error: &io::Error) -> Errno {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Errno::ETIMEDOUT,
+        _ => Errno::EIO,
+    }
+}
+
+fn in_session(
+    session: Session,
+    program: &Program,
+    child: [BorrowedFd<'_>; 3],
+    spec: &ProcessSpec,
+) -> Result<(Leader, Option<Group>), StepError> {
+    let usher = session.usher;
+    let launched = session.launch(program, child, spec.terminal.is_some());
+    // Its end came before its answer: as if the program could not be forked.
+    let launched = launched.map_err(|error| Step::Fork.failed()(session_errno(&error)))?;
+    let (pid, stream) = launched.map_err(|(step, errno)| StepError {
+        step,
+        errno: Errno::from_raw(errno),
+    })?;
+    Ok((
+        Leader::in_session(pid, stream),
+        Group::of_session(usher, pid),
+    ))
+}
+
+/// A program that asks for no limits runs also where it cannot have a cgroup.
+fn confined(pid: Pid, limits: Limits, wishes: Option<&Wishes>) -> Result<Option<Group>, Errno> {
+    let confined = match wishes {
+        Some(wishes) => wishes.confine(pid.as_raw(), limits),
+        None => Err(Unconfined::Unavailable),
+    };
+    match confined {
+        Ok(group) => Ok(Some(group)),
+        Err(_) if limits.is_none() => Ok(None),
+        Err(Unconfined::Unavailable) => Err(Errno::EOPNOTSUPP),
+        Err(Unconfined::Refused(errno)) => Err(errno),
+    }
 }
 
 /// Tries again while the program is busy.
-fn patiently(start: impl Fn() -> Result<Pid, StepError>) -> Result<Pid, StepError> {
+fn patiently(mut start: impl FnMut() -> Result<Pid, StepError>) -> Result<Pid, StepError> {
     for pause in BUSY_PAUSES {
         match start() {
             Err(error) if error.errno == Errno::ETXTBSY => {
@@ -99,8 +187,13 @@ pub(super) fn arguments(account: &Account, command: &Command) -> Vec<Vec<u8>> {
     }
 }
 
-fn program(account: &Account, spec: &ProcessSpec) -> Result<Program, RunError> {
-    let environment = environment(account, spec);
+fn program(
+    account: &Account,
+    spec: &ProcessSpec,
+    session: &[(Vec<u8>, Vec<u8>)],
+    open_files: Option<u64>,
+) -> Result<Program, RunError> {
+    let environment = environment(account, spec, session);
     let arguments = arguments(account, &spec.command);
     let candidates = match &spec.command {
         Command::Arguments(_) => candidates(&arguments[0], &environment),
@@ -115,6 +208,7 @@ fn program(account: &Account, spec: &ProcessSpec) -> Result<Program, RunError> {
         environment: strings(variables)?,
         directories: strings(directories(account, spec))?,
         umask: spec.umask,
+        open_files,
     })
 }
 
@@ -150,7 +244,7 @@ fn subject(step: Step, program: &Program) -> Vec<u8> {
         // What was looked for in several folders is named as it was asked for.
         Step::Exec if program.candidates.len() == 1 => program.candidates.first(),
         Step::Exec => program.arguments.first(),
-        Step::Fork | Step::Session | Step::Terminal | Step::Descriptors => None,
+        Step::Fork | Step::Session | Step::Terminal | Step::Descriptors | Step::Cgroup => None,
     };
     subject.map_or_else(Vec::new, |subject| subject.as_bytes().to_vec())
 }

@@ -9,22 +9,31 @@
 //! ```
 
 mod client;
+mod controls;
+mod detached;
 mod ending;
 mod environment;
 mod error;
+mod group;
 mod input;
 mod launch;
 mod leader;
+mod now;
 mod output;
 mod record;
 mod registry;
+mod ring;
 mod run;
+mod sink;
 mod spec;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use client::{Client, Event, Exit, Input, Status as ExitStatus};
-pub(crate) use error::{RunError, SignalError};
+pub(crate) use client::{Client, Event, Exit, Input, Status as ExitStatus, Usage};
+pub(crate) use controls::Controls;
+pub(crate) use detached::{AttachEvent, Attachment};
+pub(crate) use error::{AttachError, RunError, SignalError};
+pub(crate) use group::{Limits, Wish, Wishes, kill_members};
 pub(crate) use leader::{SignalNumber, Target};
 pub(crate) use output::Stream;
 pub(crate) use record::{ProcessId, Summary};

@@ -16,7 +16,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -24,15 +23,15 @@ use nix::{
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, timeout},
 };
 
-use super::client::Event;
+use super::sink::Sink;
 use crate::sys::child::available;
 
 /// The largest piece of output in one message.
-const MAX_CHUNK: usize = 64 * 1024;
+pub(super) const MAX_CHUNK: usize = 64 * 1024;
 
 /// A terminal's queue holds less.
 const TERMINAL_CHUNK: usize = 16 * 1024;
@@ -49,13 +48,31 @@ pub(crate) enum Stream {
     Stderr,
 }
 
+impl Stream {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Stdout => Self::Stderr,
+            Self::Stderr => Self::Stdout,
+        }
+    }
+}
+
+impl std::fmt::Display for Stream {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        })
+    }
+}
+
 /// One output of the program, with the way to its client.
 #[derive(Debug)]
 pub(super) struct Output {
     pub(super) source: AsyncFd<OwnedFd>,
     pub(super) stream: Stream,
     pub(super) terminal: bool,
-    pub(super) client: mpsc::Sender<Event>,
+    pub(super) sink: Sink,
     /// Bytes read so far.
     pub(super) count: Arc<AtomicU64>,
     /// Becomes true when the leader has exited.
@@ -120,7 +137,7 @@ impl Output {
                 Ok(_) if left > Duration::ZERO => {}
                 // Silent, or the client takes its time: `copy` loses nothing when it is dropped.
                 Ok(_) => return true,
-                Err(_) if self.client.is_closed() || self.client.capacity() > 0 => return true,
+                Err(_) if !self.sink.is_full() => return true,
                 Err(_) => {}
             }
         }
@@ -128,8 +145,7 @@ impl Output {
 
     /// Copies one chunk of up to `limit` bytes; 0 at the end. Cancel-safe: it waits only before it reads.
     async fn copy(&mut self, limit: usize) -> usize {
-        // A vanished client's output is read and dropped; its program is ended by the owner, if that is asked for.
-        let place = self.client.reserve().await.ok();
+        let room = self.sink.room().await;
         let size = limit.min(if self.terminal {
             TERMINAL_CHUNK
         } else {
@@ -145,10 +161,8 @@ impl Output {
             .unwrap_or_default();
         let bytes = chunk.len();
         self.count.fetch_add(bytes as u64, Ordering::Relaxed);
-        if let Some(place) = place
-            && bytes > 0
-        {
-            place.send(Event::Output(self.stream, Bytes::from(chunk)));
+        if bytes > 0 {
+            room.fill(self.stream, chunk);
         }
         bytes
     }

@@ -1,34 +1,27 @@
 //! One program from its start to its end, owned by one task, whose client is only a channel: when the client vanishes,
 //! the task ends the program as was asked and waits for it all the same.
 
-use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
-use nix::unistd::Pid;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::Interest,
     sync::{mpsc, watch},
     time::Instant,
 };
 
 use super::{
-    client::{Client, EVENT_QUEUE, Event, Exit, INPUT_QUEUE, Input, Status, Usage},
+    client::{Exit, Status, Usage},
+    controls::Feed,
     ending::{Delivery, Ending, at},
     input::Stdin,
     launch::OurEnds,
-    leader::SignalNumber,
+    leader::{ExitWatch, SignalNumber},
     output::{Output, Stream},
-    record::{ProcessId, Record},
+    record::{ProcessId, Record, lock},
+    sink::Sink,
     spec::{Leftovers, OnDisconnect, ProcessSpec},
 };
-use crate::sys::{
-    child::{open_pidfd, peek_exit},
-    readiness, terminal,
-};
+use crate::{switches, sys::readiness};
 
 /// Between the polite signal and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
@@ -37,14 +30,13 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(super) struct Running {
     record: Arc<Record>,
     since: Instant,
-    pidfd: AsyncFd<OwnedFd>,
+    exit: ExitWatch,
     stdin: Stdin,
-    terminal: Option<OwnedFd>,
     outputs: Vec<Delivery>,
     exited: watch::Sender<bool>,
-    client: mpsc::Sender<Event>,
-    /// `None`: the client says no more.
-    input: Option<mpsc::Receiver<Input>>,
+    sink: Sink,
+    /// What clients write. `None`: no more of it is wanted.
+    feed: Option<mpsc::Receiver<Feed>>,
     connected: bool,
     on_disconnect: OnDisconnect,
     leftovers: Leftovers,
@@ -59,7 +51,7 @@ enum Turn {
     TimedOut,
     GracePassed,
     Vanished,
-    Said(Option<Input>),
+    Fed(Option<Feed>),
     Flushed,
 }
 
@@ -70,13 +62,13 @@ impl Running {
         ends: OurEnds,
         spec: &ProcessSpec,
         on_disconnect: OnDisconnect,
-    ) -> io::Result<(Self, Client)> {
+        sink: Sink,
+        feed: mpsc::Receiver<Feed>,
+    ) -> io::Result<Self> {
         let since = Instant::now();
-        let pidfd = open_pidfd(Pid::from_raw(record.leader.pid()))?;
-        let (client, events) = mpsc::channel(EVENT_QUEUE);
-        let (sender, input) = mpsc::channel(INPUT_QUEUE);
+        let exit_watch = record.leader.watch_exit()?;
         let (exited, exit) = watch::channel(false);
-        let has_terminal = ends.terminal.is_some();
+        let has_terminal = spec.terminal.is_some();
         let sources = [
             (Some(ends.stdout), Stream::Stdout, &record.stdout_bytes),
             (ends.stderr, Stream::Stderr, &record.stderr_bytes),
@@ -88,23 +80,22 @@ impl Running {
                 source: readiness::watch(source, Interest::READABLE)?,
                 stream,
                 terminal: has_terminal,
-                client: client.clone(),
+                sink: sink.clone(),
                 count: Arc::clone(count),
                 exited: exit.clone(),
             });
         }
-        let running = Self {
+        Ok(Self {
             since,
-            pidfd: readiness::watch(pidfd, Interest::READABLE)?,
+            exit: exit_watch,
             stdin: Stdin::new(ends.stdin, has_terminal)?,
-            terminal: ends.terminal,
             outputs: outputs
                 .into_iter()
                 .map(|output| tokio::spawn(output.deliver()))
                 .collect(),
             exited,
-            client,
-            input: Some(input),
+            sink,
+            feed: Some(feed),
             connected: true,
             on_disconnect,
             leftovers: spec.leftovers,
@@ -113,23 +104,20 @@ impl Running {
             timed_out: false,
             kill_at: None,
             record,
-        };
-        let client = Client {
-            id: running.record.id,
-            pid: running.record.leader.pid(),
-            events,
-            input: sender,
-        };
-        Ok((running, client))
+        })
     }
 
     /// Until nothing is left of the program that is ours to look after.
     pub(super) async fn own(mut self) -> ProcessId {
         let id = self.record.id;
         let exit = self.until_exit().await;
+        switches::point("run: exited");
         let wall_time = self.since.elapsed();
-        if self.leftovers == Leftovers::Kill {
-            self.record.leader.signal_group(SignalNumber::KILL);
+        if exit.is_err() {
+            // Nobody can tell how it goes on, where an usher was ended: it does not.
+            self.record.kill();
+        } else if self.leftovers == Leftovers::Kill {
+            self.record.kill_leftovers();
         }
         let timed_out = self.timed_out;
         let exit = exit.ok().map(|(status, usage)| Exit {
@@ -138,6 +126,8 @@ impl Running {
             usage,
             wall_time,
             output_held: false,
+            group: self.record.group().map(|group| group.usage()),
+            survivors: 0,
         });
         self.into_ending().end(exit).await;
         id
@@ -146,10 +136,11 @@ impl Running {
     /// Closes all that only a living leader needs: its stdin, the terminal's other copies, the client's input.
     fn into_ending(self) -> Ending {
         self.exited.send_replace(true);
+        *lock(&self.record.terminal) = None;
         Ending {
             record: self.record,
             outputs: self.outputs,
-            client: self.client,
+            sink: self.sink,
             kill_at: self.kill_at,
             keep_leftovers: self.leftovers == Leftovers::Keep,
         }
@@ -166,11 +157,12 @@ impl Running {
                 }
                 Turn::GracePassed => {
                     self.kill_at = None;
-                    self.record.leader.signal_group(SignalNumber::KILL);
+                    self.record.kill();
                 }
                 Turn::Vanished => self.vanished(),
-                Turn::Said(None) => self.input = None,
-                Turn::Said(Some(input)) => self.take(input),
+                Turn::Fed(None) => self.feed = None,
+                Turn::Fed(Some(Feed::Chunk(chunk))) => self.stdin.push(chunk),
+                Turn::Fed(Some(Feed::End)) => self.stdin.close(),
                 Turn::Flushed => {}
             }
         }
@@ -178,67 +170,44 @@ impl Running {
 
     /// Cancel-safe, as each of its branches is.
     async fn next(&mut self) -> Turn {
-        let pid = Pid::from_raw(self.record.leader.pid());
-        let exited = self.pidfd.async_io(Interest::READABLE, |_| {
-            peek_exit(pid)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
-        });
         let listening = self.stdin.has_room();
         let pending = self.stdin.is_pending();
         tokio::select! {
             biased;
-            exit = exited => Turn::Exited(exit),
+            exit = self.exit.exited() => Turn::Exited(exit),
             () = at(self.kill_at) => Turn::GracePassed,
             () = at(self.timeout) => Turn::TimedOut,
-            () = self.client.closed(), if self.connected => Turn::Vanished,
-            input = said(&mut self.input), if listening => Turn::Said(input),
+            () = self.sink.vanished(), if self.connected => Turn::Vanished,
+            feed = fed(&mut self.feed), if listening => Turn::Fed(feed),
             () = self.stdin.flush(), if pending => Turn::Flushed,
-        }
-    }
-
-    fn take(&mut self, input: Input) {
-        match input {
-            Input::Stdin(chunk) => self.stdin.push(chunk),
-            Input::CloseStdin => self.stdin.close(),
-            Input::Resize(size) => {
-                if let Some(terminal) = &self.terminal
-                    && let Err(error) = terminal::resize(terminal.as_fd(), size)
-                {
-                    tracing::debug!(%error, "the terminal was not resized");
-                }
-            }
-            Input::Signal(signal, target) => {
-                // It may be ending just now, which its exit will tell.
-                if let Err(error) = self.record.leader.signal(signal, target) {
-                    tracing::debug!(%error, "the program took no signal");
-                }
-            }
         }
     }
 
     fn vanished(&mut self) {
         self.connected = false;
-        self.input = None;
+        self.feed = None;
         self.stdin.abandon();
         match self.on_disconnect {
             OnDisconnect::Keep => return,
             OnDisconnect::HangUp => self.end_group(SignalNumber::HANG_UP),
-            OnDisconnect::Kill => self.record.leader.signal_group(SignalNumber::KILL),
+            OnDisconnect::Kill => self.record.kill(),
         }
-        if self.terminal.take().is_some() {
+        if lock(&self.record.terminal).take().is_some() {
             // Closing the master hangs up: the foreground job, which has a group of its own, hears it too.
             self.outputs.drain(..).for_each(|output| output.abort());
         }
     }
 
     fn end_group(&mut self, signal: SignalNumber) {
-        self.record.leader.signal_group(signal);
+        // Only a group that is gone could refuse.
+        let _ = self.record.leader.signal_group(signal);
         self.kill_at.get_or_insert_with(|| Instant::now() + GRACE);
     }
 }
 
-async fn said(input: &mut Option<mpsc::Receiver<Input>>) -> Option<Input> {
-    match input {
-        Some(input) => input.recv().await,
+async fn fed(feed: &mut Option<mpsc::Receiver<Feed>>) -> Option<Feed> {
+    match feed {
+        Some(feed) => feed.recv().await,
         None => std::future::pending().await,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use super::group::Limits;
 pub(crate) use crate::sys::terminal::WindowSize;
 
 /// What to run, and how. See `ProcessSpec` of processes.proto, which says it in full.
@@ -20,6 +21,9 @@ pub(crate) struct ProcessSpec {
     pub(crate) leftovers: Leftovers,
     pub(crate) name: String,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) limits: Limits,
+    /// In a login session of its own, which systemd opens. Without limits.
+    pub(crate) login_session: bool,
 }
 
 /// Never one made from the other.

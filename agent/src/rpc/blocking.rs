@@ -5,19 +5,20 @@
 //! and the place it keeps is given back when the kernel lets go.
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     pin::Pin,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Weak},
     task::{Context, Poll},
     time::Duration,
 };
 
 use guestline_proto::v1::ErrorReason;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
     time::{Instant, Sleep},
 };
 use tokio_stream::Stream;
-use tonic::{Request, Status};
+use tonic::{Request, Status, codegen::http::HeaderMap};
 
 use super::status::Failure;
 
@@ -30,18 +31,22 @@ const STREAM_QUEUE: usize = 2;
 static PLACES: LazyLock<Arc<Semaphore>> =
     LazyLock::new(|| Arc::new(Semaphore::new(MAX_BLOCKING_CALLS)));
 
+/// The most of a call's time that is kept for the answer's way: else the clocks of the client and of the server (`in_time`),
+/// which run beside ours, end the call first, and without a reason.
+const MAX_MARGIN: Duration = Duration::from_millis(100);
+
 /// When the client will no longer want the answer; `None`: it waits for ever.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {
-    /// Reads `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Timeout").
+    /// Reads `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Timeout"). A tenth of it, at most 100 ms,
+    /// is left to the answer.
     pub(crate) fn of<T>(request: &Request<T>) -> Self {
-        let timeout = request
-            .metadata()
-            .get("grpc-timeout")
-            .and_then(|value| parse_timeout(value.to_str().ok()?));
-        Self(timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
+        let timeout = request.metadata().get("grpc-timeout");
+        let timeout = timeout.and_then(|value| parse_timeout(value.to_str().ok()?));
+        let ours = timeout.map(|timeout| timeout - MAX_MARGIN.min(timeout / 10));
+        Self(ours.and_then(|ours| Instant::now().checked_add(ours)))
     }
 
     async fn passed(self) {
@@ -58,18 +63,47 @@ pub(crate) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Status> {
     let place = place()?;
-    let task = tokio::task::spawn_blocking(move || {
+    let (answer, answered) = oneshot::channel();
+    on_a_thread(Box::new(move || {
         let result = call();
         drop(place);
-        result
-    });
+        // Who waited for it may be gone.
+        let _ = answer.send(result);
+    }));
     tokio::select! {
-        result = task => match result {
+        result = answered => match result {
             Ok(result) => Ok(result?),
-            Err(_) => Err(Status::internal("the call panicked; see the agent's log")),
+            // Dropped without a word.
+            Err(_) => Err(panicked().into()),
         },
         () = deadline.passed() => Err(too_late().into()),
     }
+}
+
+/// One type for all calls: the code of a task, some kilobytes for each type of one, is there once.
+fn on_a_thread(call: Box<dyn FnOnce() + Send>) {
+    drop(tokio::task::spawn_blocking(call));
+}
+
+/// Whether anybody still waits for the answer of a long call.
+#[derive(Debug)]
+pub(crate) struct Wanted(Weak<()>);
+
+impl Wanted {
+    pub(crate) fn still(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
+/// The same, for a call that takes long and may stop when the client vanished or its deadline passed.
+pub(crate) async fn blocking_while_wanted<T: Send + 'static>(
+    deadline: Deadline,
+    call: impl FnOnce(&Wanted) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Status> {
+    // Goes with this future.
+    let waiting = Arc::new(());
+    let wanted = Wanted(Arc::downgrade(&waiting));
+    blocking(deadline, move || call(&wanted)).await
 }
 
 /// Where a blocking call puts the messages of its stream.
@@ -93,19 +127,69 @@ pub(crate) fn blocking_stream<T: Send + 'static>(
 ) -> Result<BlockingStream<T>, Status> {
     let place = place()?;
     let (sender, messages) = mpsc::channel(STREAM_QUEUE);
-    tokio::task::spawn_blocking(move || {
+    on_a_thread(Box::new(move || {
         let sink = Sink(sender);
-        if let Err(failure) = call(&sink) {
+        // Uncaught, a panic would look like the stream's good end. Nothing of the call's is used after it.
+        let result = panic::catch_unwind(AssertUnwindSafe(|| call(&sink)));
+        if let Err(failure) = result.unwrap_or_else(|_| Err(panicked())) {
             // A client that is gone needs no error.
             let _ = sink.0.blocking_send(Err(failure.into()));
         }
         drop(place);
-    });
+    }));
     let deadline = deadline.0.map(|at| Box::pin(tokio::time::sleep_until(at)));
     Ok(BlockingStream { messages, deadline })
 }
 
-/// What [`blocking_stream`] answers with.
+/// A stream of what is there already: at most as many messages as may wait.
+pub(crate) fn ready_stream<T>(messages: [T; STREAM_QUEUE]) -> BlockingStream<T> {
+    let (sender, waiting) = mpsc::channel(STREAM_QUEUE);
+    for message in messages {
+        // There is room for all.
+        let _ = sender.try_send(Ok(message));
+    }
+    BlockingStream {
+        messages: waiting,
+        deadline: None,
+    }
+}
+
+/// Runs what waits without blocking, up to the client's deadline.
+pub(crate) async fn within<T>(
+    deadline: Deadline,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Status> {
+    tokio::select! {
+        result = work => Ok(result?),
+        () = deadline.passed() => Err(too_late().into()),
+    }
+}
+
+/// Runs work that sends messages as it goes and does not block; its error, if any, is the stream's end. It is dropped when
+/// the client is gone.
+pub(crate) fn live_stream<T: Send + 'static, F>(
+    deadline: Deadline,
+    work: impl FnOnce(mpsc::Sender<Result<T, Status>>) -> F,
+) -> BlockingStream<T>
+where
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
+{
+    let (sender, messages) = mpsc::channel(STREAM_QUEUE);
+    let work = work(sender.clone());
+    tokio::spawn(async move {
+        let ended = tokio::select! {
+            ended = work => ended,
+            () = sender.closed() => Ok(()),
+        };
+        if let Err(failure) = ended {
+            let _ = sender.send(Err(failure.into())).await;
+        }
+    });
+    let deadline = deadline.0.map(|at| Box::pin(tokio::time::sleep_until(at)));
+    BlockingStream { messages, deadline }
+}
+
+/// What [`blocking_stream`] and [`live_stream`] answer with.
 pub(crate) struct BlockingStream<T> {
     messages: mpsc::Receiver<Result<T, Status>>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -135,12 +219,22 @@ fn place() -> Result<tokio::sync::OwnedSemaphorePermit, Status> {
     })
 }
 
-fn too_late() -> Failure {
+pub(super) fn too_late() -> Failure {
     Failure::refused(
         ErrorReason::DeadlineExceeded,
         "wait",
         "the call's deadline passed in the guest",
     )
+}
+
+fn panicked() -> Failure {
+    let text = "the agent made a mistake; its log says where";
+    Failure::refused(ErrorReason::Internal, "call", text)
+}
+
+/// What a call's head says of its time.
+pub(crate) fn time_limit(head: &HeaderMap) -> Option<Duration> {
+    parse_timeout(head.get("grpc-timeout")?.to_str().ok()?)
 }
 
 fn parse_timeout(value: &str) -> Option<Duration> {
@@ -162,7 +256,46 @@ fn parse_timeout(value: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use guestline_proto::decode_error_detail;
+    use tokio_stream::StreamExt;
+    use tonic::Code;
+
     use super::*;
+
+    fn reason(status: &Status) -> Option<ErrorReason> {
+        Some(decode_error_detail(status.details())?.reason())
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_with_a_reason_and_never_a_streams_good_end() {
+        let none = Deadline(None);
+        let status = blocking::<()>(none, || panic!("on purpose"))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::Internal);
+        assert_eq!(reason(&status), Some(ErrorReason::Internal));
+        let stream = blocking_stream(none, |sink: &Sink<i32>| {
+            sink.send(1).unwrap();
+            panic!("on purpose")
+        });
+        let messages: Vec<_> = stream.unwrap().collect().await;
+        let [Ok(1), Err(status)] = &messages[..] else {
+            panic!("{messages:?}")
+        };
+        assert_eq!(reason(status), Some(ErrorReason::Internal));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_leaves_time_for_the_answer() {
+        for (timeout, ours) in [("1S", 900), ("100m", 90), ("10S", 9900)] {
+            let mut request = Request::new(());
+            let metadata = request.metadata_mut();
+            metadata.insert("grpc-timeout", timeout.parse().unwrap());
+            let start = Instant::now();
+            Deadline::of(&request).passed().await;
+            assert_eq!(start.elapsed().as_millis(), ours, "{timeout}");
+        }
+    }
 
     #[test]
     fn timeouts_are_read_as_grpc_writes_them() {

@@ -1,61 +1,114 @@
-//! The Files service: each handler turns its request into one call of the domain `files`, made on a blocking thread.
+//! The Files service: each handler turns its request into one call of the domain `files`, made on a blocking thread
+//! where it may have to wait.
 
 mod convert;
 mod failure;
+mod feed;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
+mod pull;
+mod push;
 mod upload;
+mod watching;
 
 use std::path::PathBuf;
 
 use guestline_proto::v1::{
-    ChecksumRequest, ChecksumResponse, CopyRequest, CopyResponse, GetExtendedAttributesRequest,
-    GetExtendedAttributesResponse, LinkRequest, LinkResponse, ListRequest, ListResponse,
-    MakeDirectoryRequest, MakeDirectoryResponse, PullRequest, PullResponse, PushRequest,
-    PushResponse, ReadLinkRequest, ReadLinkResponse, ReadRequest, ReadResponse, RemoveRequest,
-    RemoveResponse, RenameRequest, RenameResponse, SetAttributesRequest, SetAttributesResponse,
-    SetExtendedAttributesRequest, SetExtendedAttributesResponse, SpaceRequest, SpaceResponse,
-    StatRequest, StatResponse, WatchRequest, WatchResponse, WriteRequest, WriteResponse,
-    files_server::Files, read_response::Message,
+    ChecksumRequest, ChecksumResponse, CopyRequest, CopyResponse, ExtendedAttribute,
+    GetExtendedAttributesRequest, GetExtendedAttributesResponse, LinkRequest, LinkResponse,
+    ListRequest, ListResponse, MakeDirectoryRequest, MakeDirectoryResponse, PullRequest,
+    PullResponse, PushRequest, PushResponse, ReadLinkRequest, ReadLinkResponse, ReadRequest,
+    ReadResponse, RemoveRequest, RemoveResponse, RenameRequest, RenameResponse,
+    SetAttributesRequest, SetAttributesResponse, SetExtendedAttributesRequest,
+    SetExtendedAttributesResponse, SpaceRequest, SpaceResponse, StatRequest, StatResponse,
+    WatchRequest, WriteRequest, WriteResponse, files_server::Files, read_response::Message,
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use self::convert::{Home, Page, bytes_of, metadata_of, space_of};
+use self::{
+    convert::{Home, Page, bytes_of, metadata_of, space_of},
+    watching::WatchStream,
+};
 use super::{
-    blocking::{BlockingStream, Deadline, Sink, blocking, blocking_stream},
-    not_yet,
+    blocking::{
+        BlockingStream, Deadline, Sink, blocking, blocking_stream, blocking_while_wanted,
+        ready_stream,
+    },
+    bulk::{self, Silent, sends_data, takes_data},
+    calls::{answers, calls, unary},
     status::Failure,
 };
-use crate::files;
+use crate::files::{self, AtOnce, archive::PackOptions};
 
 /// Serves files as the user that this process is.
 #[derive(Debug)]
 pub(crate) struct FilesService {
     home: Home,
+    at_once: AtOnce,
 }
 
 impl FilesService {
     /// Relative paths start at that directory.
     pub(crate) fn new(home: PathBuf) -> Self {
-        Self { home: Home(home) }
+        Self {
+            home: Home(home),
+            at_once: AtOnce::default(),
+        }
     }
+
+    #[allow(clippy::result_large_err, reason = "the type is tonic's")]
+    fn read_file(
+        &self,
+        request: Request<ReadRequest>,
+    ) -> Result<BlockingStream<ReadResponse>, Status> {
+        let deadline = Deadline::of(&request);
+        let (path, range) = self.home.read(request.into_inner())?;
+        if let Some((metadata, data)) = self.at_once.read(&path, range) {
+            let messages = [Message::Opened(metadata_of(metadata)), Message::Data(data)];
+            return Ok(ready_stream(messages.map(|message| ReadResponse {
+                message: Some(message),
+            })));
+        }
+        blocking_stream(deadline, move |sink| {
+            send_file(files::Reader::open(&path, range)?, sink)
+        })
+    }
+}
+
+calls! {
+    FilesService, "guestline.v1.Files",
+    sends_data "Read" => read,
+    takes_data "Write" => write,
+    unary "Stat" => stat,
+    answers "List" => list,
+    unary "MakeDirectory" => make_directory,
+    unary "Remove" => remove,
+    unary "Rename" => rename,
+    unary "Copy" => copy,
+    unary "Link" => link,
+    unary "ReadLink" => read_link,
+    unary "SetAttributes" => set_attributes,
+    unary "GetExtendedAttributes" => get_extended_attributes,
+    unary "SetExtendedAttributes" => set_extended_attributes,
+    unary "Checksum" => checksum,
+    answers "Watch" => watch,
+    sends_data "Pull" => pull,
+    takes_data "Push" => push,
+    unary "Space" => space,
 }
 
 #[tonic::async_trait]
 impl Files for FilesService {
-    type ReadStream = BlockingStream<ReadResponse>;
+    type ReadStream = Silent<ReadResponse>;
     type ListStream = BlockingStream<ListResponse>;
-    type WatchStream = BlockingStream<WatchResponse>;
-    type PullStream = BlockingStream<PullResponse>;
+    type WatchStream = WatchStream;
+    type PullStream = Silent<PullResponse>;
 
     async fn read(
         &self,
         request: Request<ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
-        let deadline = Deadline::of(&request);
-        let (path, range) = self.home.read(request.into_inner())?;
-        let stream = blocking_stream(deadline, move |sink| {
-            send_file(files::Reader::open(&path, range)?, sink)
-        })?;
-        Ok(Response::new(stream))
+        Ok(bulk::answer(self.read_file(request)?))
     }
 
     async fn write(
@@ -63,7 +116,7 @@ impl Files for FilesService {
         request: Request<Streaming<WriteRequest>>,
     ) -> Result<Response<WriteResponse>, Status> {
         let deadline = Deadline::of(&request);
-        let written = upload::receive(&self.home, deadline, request.into_inner()).await?;
+        let written = upload::receive(&self.home, deadline, bulk::messages(request)).await?;
         Ok(Response::new(WriteResponse {
             written: written.bytes,
             metadata: Some(metadata_of(written.metadata)),
@@ -75,7 +128,10 @@ impl Files for FilesService {
         let request = request.into_inner();
         let path = self.home.path("path", &request.path)?;
         let follow = !request.no_follow;
-        let metadata = blocking(deadline, move || Ok(files::stat(&path, follow)?)).await?;
+        let metadata = match self.at_once.stat(&path, follow) {
+            Some(metadata) => metadata,
+            None => blocking(deadline, move || Ok(files::stat(&path, follow)?)).await?,
+        };
         Ok(Response::new(StatResponse {
             metadata: Some(metadata_of(metadata)),
         }))
@@ -208,44 +264,94 @@ impl Files for FilesService {
 
     async fn get_extended_attributes(
         &self,
-        _request: Request<GetExtendedAttributesRequest>,
+        request: Request<GetExtendedAttributesRequest>,
     ) -> Result<Response<GetExtendedAttributesResponse>, Status> {
-        Err(not_yet("get extended attributes"))
+        let deadline = Deadline::of(&request);
+        let request = request.into_inner();
+        let path = self.home.path("path", &request.path)?;
+        let names = convert::attribute_names("names", &request.names)?;
+        let follow = !request.no_follow;
+        let get = move || Ok(files::extended_attributes(&path, names, follow)?);
+        let attributes = blocking(deadline, get).await?.into_iter();
+        let attributes = attributes.map(|(name, value)| ExtendedAttribute {
+            name: bytes_of(name),
+            value: value.into(),
+        });
+        Ok(Response::new(GetExtendedAttributesResponse {
+            attributes: attributes.collect(),
+        }))
     }
 
     async fn set_extended_attributes(
         &self,
-        _request: Request<SetExtendedAttributesRequest>,
+        request: Request<SetExtendedAttributesRequest>,
     ) -> Result<Response<SetExtendedAttributesResponse>, Status> {
-        Err(not_yet("set extended attributes"))
+        let deadline = Deadline::of(&request);
+        let request = request.into_inner();
+        let path = self.home.path("path", &request.path)?;
+        let set = convert::attributes_to_set(&request.set)?;
+        let remove = convert::attribute_names("remove", &request.remove)?;
+        let follow = !request.no_follow;
+        blocking(deadline, move || {
+            Ok(files::set_extended_attributes(
+                &path, &set, &remove, follow,
+            )?)
+        })
+        .await?;
+        Ok(Response::new(SetExtendedAttributesResponse {}))
     }
 
     async fn checksum(
         &self,
-        _request: Request<ChecksumRequest>,
+        request: Request<ChecksumRequest>,
     ) -> Result<Response<ChecksumResponse>, Status> {
-        Err(not_yet("checksum"))
+        let deadline = Deadline::of(&request);
+        let (path, range, algorithm) = self.home.checksum(request.into_inner())?;
+        let checksum = blocking_while_wanted(deadline, move |wanted| {
+            Ok(files::checksum(&path, range, algorithm, || wanted.still())?)
+        });
+        // It gives up only when this future is gone.
+        let checksum = checksum.await?.unwrap_or_default();
+        Ok(Response::new(ChecksumResponse {
+            digest: checksum.digest.into(),
+            size: checksum.size,
+        }))
     }
 
     async fn watch(
         &self,
-        _request: Request<WatchRequest>,
+        request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(not_yet("watch"))
+        let deadline = Deadline::of(&request);
+        let request = request.into_inner();
+        let watch = files::Watch {
+            path: self.home.path("path", &request.path)?,
+            recursive: request.recursive,
+        };
+        Ok(Response::new(watching::begin(deadline, watch)?))
     }
 
     async fn pull(
         &self,
-        _request: Request<PullRequest>,
+        request: Request<PullRequest>,
     ) -> Result<Response<Self::PullStream>, Status> {
-        Err(not_yet("pull"))
+        let deadline = Deadline::of(&request);
+        let request = request.into_inner();
+        let path = self.home.path("path", &request.path)?;
+        let options = PackOptions {
+            one_file_system: request.one_file_system,
+        };
+        let send = move |sink: &_| pull::send_tree(&path, options, sink);
+        Ok(bulk::answer(blocking_stream(deadline, send)?))
     }
 
     async fn push(
         &self,
-        _request: Request<Streaming<PushRequest>>,
+        request: Request<Streaming<PushRequest>>,
     ) -> Result<Response<PushResponse>, Status> {
-        Err(not_yet("push"))
+        let deadline = Deadline::of(&request);
+        let pushed = push::receive(&self.home, deadline, bulk::messages(request)).await?;
+        Ok(Response::new(pushed))
     }
 }
 

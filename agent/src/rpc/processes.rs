@@ -1,22 +1,32 @@
-//! The Processes service: Run, List and Signal. Detached programs (Start, Attach) are not served yet.
+//! The Processes service: each handler turns its request into one call of the registry of `processes`.
 
 mod answer;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
+mod listed;
 mod request;
-mod run;
+mod session;
 
 use std::sync::Arc;
 
 use guestline_proto::v1::{
-    AttachRequest, AttachResponse, ErrorReason, ListProcessesRequest, ListProcessesResponse,
-    RunRequest, SignalRequest, SignalResponse, StartRequest, StartResponse, run_request::Message,
+    AttachRequest, ErrorReason, ListProcessesRequest, ListProcessesResponse, RunRequest,
+    SignalRequest, SignalResponse, StartRequest, StartResponse, attach_request,
+    processes_server::Processes, run_request,
 };
-use tokio_stream::Empty;
+use nix::errno::Errno;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::{request::Start, run::RunAnswers};
-use super::{not_yet, status::Failure};
+use self::{
+    request::Start,
+    session::{AttachAnswers, RunAnswers},
+};
+use super::{
+    calls::{both, calls, unary},
+    status::Failure,
+};
 use crate::{
-    processes::{ProcessId, ProcessRegistry, RunError, SignalError},
+    processes::{AttachError, ProcessId, ProcessRegistry, RunError, SignalError},
     system::accounts::Account,
 };
 
@@ -34,10 +44,19 @@ impl ProcessesService {
     }
 }
 
+calls! {
+    ProcessesService, "guestline.v1.Processes",
+    both "Run" => run,
+    unary "Start" => start,
+    both "Attach" => attach,
+    unary "List" => list,
+    unary "Signal" => signal,
+}
+
 #[tonic::async_trait]
-impl guestline_proto::v1::processes_server::Processes for ProcessesService {
+impl Processes for ProcessesService {
     type RunStream = RunAnswers;
-    type AttachStream = Empty<Result<AttachResponse, Status>>;
+    type AttachStream = AttachAnswers;
 
     async fn run(
         &self,
@@ -45,8 +64,8 @@ impl guestline_proto::v1::processes_server::Processes for ProcessesService {
     ) -> Result<Response<RunAnswers>, Status> {
         let mut requests = request.into_inner();
         let first = requests.message().await?.and_then(|first| first.message);
-        let Some(Message::Start(start)) = first else {
-            return Err(Failure::invalid("start", "the first message must be `start`").into());
+        let Some(run_request::Message::Start(start)) = first else {
+            return Err(Failure::invalid("run", "the first message must be `start`").into());
         };
         let start = Start::try_from(start)?;
         let account = Arc::clone(&self.account);
@@ -54,28 +73,46 @@ impl guestline_proto::v1::processes_server::Processes for ProcessesService {
             .registry
             .run(account, start.process, start.on_disconnect);
         let client = running.await.map_err(Failure::from)?;
-        Ok(Response::new(RunAnswers::new(client, requests)))
+        Ok(Response::new(RunAnswers::run(client, requests)))
     }
 
-    async fn start(&self, _: Request<StartRequest>) -> Result<Response<StartResponse>, Status> {
-        Err(not_yet("start"))
+    async fn start(
+        &self,
+        request: Request<StartRequest>,
+    ) -> Result<Response<StartResponse>, Status> {
+        let (spec, ring_size) = request::detached(request.into_inner())?;
+        let account = Arc::clone(&self.account);
+        let started = self.registry.run_detached(account, spec, ring_size);
+        let (ProcessId(process_id), pid) = started.await.map_err(Failure::from)?;
+        Ok(Response::new(StartResponse { process_id, pid }))
     }
 
     async fn attach(
         &self,
-        _: Request<Streaming<AttachRequest>>,
-    ) -> Result<Response<Self::AttachStream>, Status> {
-        Err(not_yet("attach"))
+        request: Request<Streaming<AttachRequest>>,
+    ) -> Result<Response<AttachAnswers>, Status> {
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|first| first.message);
+        let Some(attach_request::Message::Start(start)) = first else {
+            return Err(Failure::invalid("attach", "the first message must be `start`").into());
+        };
+        let id = ProcessId(start.process_id);
+        let attached = self
+            .registry
+            .attach(id, start.stdout_offset, start.stderr_offset);
+        let (attachment, controls) = attached.map_err(Failure::from)?;
+        let answers = AttachAnswers::attach(attachment, controls, requests);
+        Ok(Response::new(answers))
     }
 
     async fn list(
         &self,
         _: Request<ListProcessesRequest>,
     ) -> Result<Response<ListProcessesResponse>, Status> {
-        let processes = self.registry.list().into_iter().map(answer::process);
-        Ok(Response::new(ListProcessesResponse {
-            processes: processes.collect(),
-        }))
+        let user = &self.account.name;
+        let processes = self.registry.list().into_iter();
+        let processes = processes.map(|process| answer::process(user, process));
+        Ok(Response::new(listed::listed(processes.collect())))
     }
 
     async fn signal(
@@ -94,13 +131,37 @@ impl guestline_proto::v1::processes_server::Processes for ProcessesService {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::Limit => Self::refused(ErrorReason::Limit, "start", error.to_string()),
+            RunError::Limit | RunError::Memory => {
+                Self::refused(ErrorReason::Limit, "start", error.to_string())
+            }
             RunError::Start {
                 operation,
                 subject,
                 source,
             } => Self::kernel(operation, subject, source),
+            RunError::LoginSession(errno) => {
+                let reason = match errno {
+                    Errno::EOPNOTSUPP => ErrorReason::Unsupported,
+                    Errno::EAGAIN => ErrorReason::Limit,
+                    Errno::EIO | Errno::ETIMEDOUT => ErrorReason::ToolFailed,
+                    _ => return Self::kernel("login_session", Vec::new(), errno),
+                };
+                Self::refused(reason, "login_session", error.to_string())
+            }
             RunError::Stopped => Self::refused(ErrorReason::Draining, "start", error.to_string()),
+        }
+    }
+}
+
+impl From<AttachError> for Failure {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::Unknown(_) => {
+                Self::refused(ErrorReason::NoSuchProcess, "attach", error.to_string())
+            }
+            AttachError::Attended(_) | AttachError::BeyondEnd(_) => {
+                Self::invalid("attach", error.to_string())
+            }
         }
     }
 }
@@ -110,6 +171,9 @@ impl From<SignalError> for Failure {
         match error {
             SignalError::Unknown(_) | SignalError::Ended(_) => {
                 Self::refused(ErrorReason::NoSuchProcess, "signal", error.to_string())
+            }
+            SignalError::Ungrouped(_) => {
+                Self::refused(ErrorReason::Unsupported, "signal", error.to_string())
             }
             SignalError::Kernel { source, .. } => Self::kernel("signal", Vec::new(), source),
         }

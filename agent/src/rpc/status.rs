@@ -134,6 +134,8 @@ fn code_of(reason: ErrorReason) -> Code {
         | ErrorReason::SymlinkLoop
         | ErrorReason::CrossDevice
         | ErrorReason::Busy
+        | ErrorReason::NotFrozen
+        | ErrorReason::ToolFailed
         | ErrorReason::ExecFormat => Code::FailedPrecondition,
         ErrorReason::NoSpace
         | ErrorReason::QuotaExceeded
@@ -143,10 +145,10 @@ fn code_of(reason: ErrorReason) -> Code {
         ErrorReason::NameTooLong | ErrorReason::InvalidArgument => Code::InvalidArgument,
         ErrorReason::Incomplete => Code::Aborted,
         ErrorReason::DeadlineExceeded => Code::DeadlineExceeded,
-        ErrorReason::OutputLost => Code::OutOfRange,
         ErrorReason::Unsupported => Code::Unimplemented,
         ErrorReason::Draining => Code::Unavailable,
         ErrorReason::Io | ErrorReason::ChecksumMismatch => Code::DataLoss,
+        ErrorReason::Internal => Code::Internal,
         ErrorReason::Errno | ErrorReason::Unspecified => Code::Unknown,
     }
 }

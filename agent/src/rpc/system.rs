@@ -1,29 +1,41 @@
-//! guestline.v1.System: what the guest is, and its accounts. The rest of the contract is not in this agent yet.
+//! guestline.v1.System: what the guest is, its accounts, and what changes it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod answer;
+mod failure;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
+mod request;
 
-use guestline_proto::v1 as proto;
+use std::{path::Path, sync::Arc};
+
 use guestline_proto::v1::{
-    CreateGroupRequest, CreateGroupResponse, CreateUserRequest, CreateUserResponse, Disk,
-    ErrorReason, Group, Identity, InfoRequest, InfoResponse, ListGroupsRequest, ListGroupsResponse,
-    ListUsersRequest, ListUsersResponse, Memory, User, system_server::System,
+    ControlServiceRequest, ControlServiceResponse, CreateGroupRequest, CreateGroupResponse,
+    CreateServiceRequest, CreateServiceResponse, CreateUserRequest, CreateUserResponse,
+    ErrorReason, FreezeRequest, FreezeResponse, InfoRequest, InfoResponse, ListGroupsRequest,
+    ListGroupsResponse, ListServicesRequest, ListServicesResponse, ListUsersRequest,
+    ListUsersResponse, MetricsRequest, MetricsResponse, ReseedRequest, ReseedResponse,
+    ResumedRequest, ResumedResponse, ServiceLogsRequest, ServiceLogsResponse, SetTimeRequest,
+    SetTimeResponse, ShutdownRequest, ShutdownResponse, ThawRequest, ThawResponse,
+    system_server::System,
 };
-use std::os::unix::ffi::OsStrExt;
-use tokio_stream::Empty;
+use tokio::time::MissedTickBehavior;
 use tonic::{Request, Response, Status};
 
+use self::request::Control;
 use super::{
-    blocking::{BlockingStream, Deadline, Sink, blocking, blocking_stream},
-    not_yet,
+    blocking::{BlockingStream, Deadline, Sink, blocking, blocking_stream, live_stream, within},
+    calls::{answers, calls, unary},
     status::Failure,
 };
 use crate::system::{
-    accounts::{self, Account, AccountError},
-    create::{self, CreateError, NewGroup, NewUser},
-    info,
+    accounts::{self, Account},
+    clock,
+    create::{self, NewGroup, NewUser},
+    entropy, freeze,
+    generation::Generation,
+    info, metrics,
+    services::{self, LogReader, Pattern, UnitName},
+    shutdown,
 };
 
 /// Users or groups in one message.
@@ -33,26 +45,52 @@ const PAGE: usize = 512;
 #[derive(Debug)]
 pub(crate) struct SystemService {
     account: Arc<Account>,
+    roster: Arc<Path>,
+    generation: Generation,
 }
 
 impl SystemService {
-    pub(crate) fn new(account: Arc<Account>) -> Self {
-        Self { account }
+    /// The account is the one that the worker has become; `roster` is where the listener keeps a file for each worker.
+    pub(crate) fn new(account: Arc<Account>, roster: &Path, generation: Generation) -> Self {
+        Self {
+            account,
+            roster: roster.into(),
+            generation,
+        }
     }
 }
 
-type Nothing<T> = Empty<Result<T, Status>>;
+calls! {
+    SystemService, "guestline.v1.System",
+    unary "Info" => info,
+    answers "ListUsers" => list_users,
+    answers "ListGroups" => list_groups,
+    unary "CreateUser" => create_user,
+    unary "CreateGroup" => create_group,
+    unary "SetTime" => set_time,
+    unary "Reseed" => reseed,
+    unary "Resumed" => resumed,
+    unary "Freeze" => freeze,
+    unary "Thaw" => thaw,
+    unary "ListServices" => list_services,
+    unary "CreateService" => create_service,
+    unary "ControlService" => control_service,
+    answers "ServiceLogs" => service_logs,
+    answers "Metrics" => metrics,
+    unary "Shutdown" => shutdown,
+}
 
 #[tonic::async_trait]
 impl System for SystemService {
     type ListUsersStream = BlockingStream<ListUsersResponse>;
     type ListGroupsStream = BlockingStream<ListGroupsResponse>;
-    type ServiceLogsStream = Nothing<proto::ServiceLogsResponse>;
-    type MetricsStream = Nothing<proto::MetricsResponse>;
+    type ServiceLogsStream = BlockingStream<ServiceLogsResponse>;
+    type MetricsStream = BlockingStream<MetricsResponse>;
 
     async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let info = blocking(Deadline::of(&request), || Ok(info::info())).await?;
-        Ok(Response::new(info_response(info, &self.account)))
+        let generation = self.generation.current();
+        Ok(Response::new(answer::info(info, &self.account, generation)))
     }
 
     async fn list_users(
@@ -61,7 +99,7 @@ impl System for SystemService {
     ) -> Result<Response<Self::ListUsersStream>, Status> {
         let stream = blocking_stream(Deadline::of(&request), |sink| {
             let users = accounts::users()?;
-            let users = users.iter().map(user_message).collect();
+            let users = users.iter().map(answer::user).collect();
             send_pages(sink, users, |users| ListUsersResponse { users });
             Ok(())
         });
@@ -74,7 +112,7 @@ impl System for SystemService {
     ) -> Result<Response<Self::ListGroupsStream>, Status> {
         let stream = blocking_stream(Deadline::of(&request), |sink| {
             let groups = accounts::groups()?;
-            let groups = groups.iter().map(group_message).collect();
+            let groups = groups.iter().map(answer::group).collect();
             send_pages(sink, groups, |groups| ListGroupsResponse { groups });
             Ok(())
         });
@@ -97,7 +135,7 @@ impl System for SystemService {
             comment: request.comment,
         };
         let user = blocking(deadline, move || {
-            Ok(user_message(&create::create_user(&new)?))
+            Ok(answer::user(&create::create_user(&new)?))
         })
         .await?;
         Ok(Response::new(CreateUserResponse { user: Some(user) }))
@@ -111,7 +149,7 @@ impl System for SystemService {
         let CreateGroupRequest { name, gid, system } = request.into_inner();
         let new = NewGroup { name, gid, system };
         let group = blocking(deadline, move || {
-            Ok(group_message(&create::create_group(&new)?))
+            Ok(answer::group(&create::create_group(&new)?))
         })
         .await?;
         Ok(Response::new(CreateGroupResponse { group: Some(group) }))
@@ -119,79 +157,168 @@ impl System for SystemService {
 
     async fn set_time(
         &self,
-        _: Request<proto::SetTimeRequest>,
-    ) -> Result<Response<proto::SetTimeResponse>, Status> {
-        Err(not_yet("set time"))
+        request: Request<SetTimeRequest>,
+    ) -> Result<Response<SetTimeResponse>, Status> {
+        let time = request::time(request.into_inner())?;
+        // At once: waiting for a thread would make it late.
+        let step = clock::set(time).map_err(Failure::from)?;
+        Ok(Response::new(SetTimeResponse {
+            step: answer::step(step),
+        }))
     }
 
     async fn reseed(
         &self,
-        _: Request<proto::ReseedRequest>,
-    ) -> Result<Response<proto::ReseedResponse>, Status> {
-        Err(not_yet("reseed"))
+        request: Request<ReseedRequest>,
+    ) -> Result<Response<ReseedResponse>, Status> {
+        let deadline = Deadline::of(&request);
+        let entropy = request.into_inner().entropy;
+        blocking(deadline, move || Ok(entropy::reseed(&entropy)?)).await?;
+        Ok(Response::new(ReseedResponse {}))
     }
 
     async fn resumed(
         &self,
-        _: Request<proto::ResumedRequest>,
-    ) -> Result<Response<proto::ResumedResponse>, Status> {
-        Err(not_yet("resumed"))
+        request: Request<ResumedRequest>,
+    ) -> Result<Response<ResumedResponse>, Status> {
+        let deadline = Deadline::of(&request);
+        let request = request.into_inner();
+        let time = request::resumed_time(request.time)?;
+        let entropy = request.entropy;
+        // Before anything is changed.
+        entropy::check(&entropy).map_err(Failure::from)?;
+        let step = blocking(deadline, move || {
+            let step = clock::set(time)?;
+            entropy::reseed(&entropy)?;
+            Ok(step)
+        })
+        .await?;
+        let generation = self.generation.next().await.ok_or_else(|| {
+            let text = "the listener is being restarted; the clock and the random pool are set";
+            Failure::refused(ErrorReason::Draining, "resumed", text)
+        })?;
+        Ok(Response::new(ResumedResponse {
+            generation,
+            step: answer::step(step),
+        }))
     }
 
     async fn freeze(
         &self,
-        _: Request<proto::FreezeRequest>,
-    ) -> Result<Response<proto::FreezeResponse>, Status> {
-        Err(not_yet("freeze"))
+        request: Request<FreezeRequest>,
+    ) -> Result<Response<FreezeResponse>, Status> {
+        let deadline = Deadline::of(&request);
+        let limit = request::freeze_limit(request.into_inner())?;
+        let points = blocking(deadline, move || Ok(freeze::freeze(limit)?)).await?;
+        Ok(Response::new(FreezeResponse {
+            mount_points: answer::paths(points),
+        }))
     }
 
-    async fn thaw(
-        &self,
-        _: Request<proto::ThawRequest>,
-    ) -> Result<Response<proto::ThawResponse>, Status> {
-        Err(not_yet("thaw"))
+    async fn thaw(&self, request: Request<ThawRequest>) -> Result<Response<ThawResponse>, Status> {
+        let points = blocking(Deadline::of(&request), || Ok(freeze::thaw()?)).await?;
+        Ok(Response::new(ThawResponse {
+            mount_points: answer::paths(points),
+        }))
     }
 
     async fn list_services(
         &self,
-        _: Request<proto::ListServicesRequest>,
-    ) -> Result<Response<proto::ListServicesResponse>, Status> {
-        Err(not_yet("list services"))
+        request: Request<ListServicesRequest>,
+    ) -> Result<Response<ListServicesResponse>, Status> {
+        let deadline = Deadline::of(&request);
+        let pattern = request.into_inner().pattern;
+        let listing = async { Ok(services::list(&Pattern::parse(&pattern)?).await?) };
+        let services = within(deadline, listing).await?;
+        Ok(Response::new(ListServicesResponse {
+            services: services.into_iter().map(answer::service).collect(),
+        }))
     }
 
     async fn create_service(
         &self,
-        _: Request<proto::CreateServiceRequest>,
-    ) -> Result<Response<proto::CreateServiceResponse>, Status> {
-        Err(not_yet("create service"))
+        request: Request<CreateServiceRequest>,
+    ) -> Result<Response<CreateServiceResponse>, Status> {
+        let deadline = Deadline::of(&request);
+        let new = request::new_service(request.into_inner())?;
+        let service = within(deadline, async { Ok(services::create(new).await?) }).await?;
+        Ok(Response::new(CreateServiceResponse {
+            service: Some(answer::service(service)),
+        }))
     }
 
     async fn control_service(
         &self,
-        _: Request<proto::ControlServiceRequest>,
-    ) -> Result<Response<proto::ControlServiceResponse>, Status> {
-        Err(not_yet("control service"))
+        request: Request<ControlServiceRequest>,
+    ) -> Result<Response<ControlServiceResponse>, Status> {
+        let deadline = Deadline::of(&request);
+        let request = request.into_inner();
+        let control = request::control(request.action())?;
+        let name = UnitName::parse(&request.name).map_err(Failure::from)?;
+        let done = async {
+            Ok(match control {
+                Control::Status => services::status(&name).await?,
+                Control::Change(action) => services::control(&name, action).await?,
+                Control::Remove => services::remove(&name).await?,
+            })
+        };
+        let service = within(deadline, done).await?;
+        Ok(Response::new(ControlServiceResponse {
+            service: Some(answer::service(service)),
+        }))
     }
 
     async fn service_logs(
         &self,
-        _: Request<proto::ServiceLogsRequest>,
+        request: Request<ServiceLogsRequest>,
     ) -> Result<Response<Self::ServiceLogsStream>, Status> {
-        Err(not_yet("service logs"))
+        let deadline = Deadline::of(&request);
+        let request = request::logs(request.into_inner())?;
+        let opening = async { Ok(LogReader::open(&request).await?) };
+        let mut reader = within(deadline, opening).await?;
+        let stream = live_stream(deadline, |sink| async move {
+            while let Some(lines) = reader.next().await? {
+                if sink.send(Ok(answer::log_lines(lines))).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        Ok(Response::new(stream))
     }
 
     async fn metrics(
         &self,
-        _: Request<proto::MetricsRequest>,
+        request: Request<MetricsRequest>,
     ) -> Result<Response<Self::MetricsStream>, Status> {
-        Err(not_yet("metrics"))
+        let deadline = Deadline::of(&request);
+        let interval = request::interval(request.into_inner())?;
+        let roster = Arc::clone(&self.roster);
+        let stream = live_stream(deadline, move |sink| async move {
+            let mut ticks = tokio::time::interval(interval);
+            // A reader that is slow misses samples; it does not get them all at once later.
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let roster = Arc::clone(&roster);
+                let sample = blocking(deadline, move || Ok(metrics::sample(&roster))).await;
+                let last = sample.is_err();
+                if sink.send(sample.map(answer::metrics)).await.is_err() || last {
+                    return Ok(());
+                }
+            }
+        });
+        Ok(Response::new(stream))
     }
 
     async fn shutdown(
         &self,
-        _: Request<proto::ShutdownRequest>,
-    ) -> Result<Response<proto::ShutdownResponse>, Status> {
-        Err(not_yet("shutdown"))
+        request: Request<ShutdownRequest>,
+    ) -> Result<Response<ShutdownResponse>, Status> {
+        let deadline = Deadline::of(&request);
+        let mode = request::shutdown(request.into_inner().mode())?;
+        within(deadline, async { Ok(shutdown::shutdown(mode).await?) }).await?;
+        Ok(Response::new(ShutdownResponse {}))
     }
 }
 
@@ -200,103 +327,6 @@ fn send_pages<T: Clone, R>(sink: &Sink<R>, all: Vec<T>, page: impl Fn(Vec<T>) ->
     for items in all.chunks(PAGE) {
         if sink.send(page(items.to_vec())).is_err() {
             break;
-        }
-    }
-}
-
-fn info_response(info: info::Info, account: &Account) -> InfoResponse {
-    let disk = |disk: info::Disk| Disk {
-        mount_point: disk.mount_point.into(),
-        device: disk.device.into(),
-        file_system: disk.file_system,
-        total: disk.total,
-        available: disk.available,
-    };
-    InfoResponse {
-        agent_version: env!("CARGO_PKG_VERSION").into(),
-        protocol: 1,
-        hostname: info.hostname,
-        kernel: info.kernel,
-        architecture: info.architecture,
-        operating_system: info.operating_system,
-        boot_id: info.boot_id,
-        generation: 0,
-        uptime: duration(info.uptime),
-        now: Some(SystemTime::now().into()),
-        load_1: info.load[0],
-        load_5: info.load[1],
-        load_15: info.load[2],
-        cpus: info.cpus,
-        memory: Some(Memory {
-            total: info.memory.total,
-            free: info.memory.free,
-            available: info.memory.available,
-            swap_total: info.memory.swap_total,
-            swap_free: info.memory.swap_free,
-        }),
-        disks: info.disks.into_iter().map(disk).collect(),
-        identity: Some(identity(account)),
-        capabilities: info.capabilities,
-    }
-}
-
-fn identity(account: &Account) -> Identity {
-    Identity {
-        user: account.name.clone().into(),
-        uid: account.uid,
-        gid: account.gid,
-        groups: account.groups.clone(),
-        home: bytes(account.home.as_os_str()),
-        shell: bytes(account.shell.as_os_str()),
-    }
-}
-
-fn duration(duration: Duration) -> Option<prost_types::Duration> {
-    duration.try_into().ok()
-}
-
-fn bytes(text: &std::ffi::OsStr) -> bytes::Bytes {
-    bytes::Bytes::copy_from_slice(text.as_bytes())
-}
-
-fn user_message(user: &accounts::User) -> User {
-    User {
-        name: bytes(&user.name),
-        uid: user.uid,
-        gid: user.gid,
-        comment: bytes(&user.comment),
-        home: bytes(user.home.as_os_str()),
-        shell: bytes(user.shell.as_os_str()),
-    }
-}
-
-fn group_message(group: &accounts::Group) -> Group {
-    Group {
-        name: bytes(&group.name),
-        gid: group.gid,
-        members: group.members.iter().map(|member| bytes(member)).collect(),
-    }
-}
-
-impl From<AccountError> for Failure {
-    fn from(error: AccountError) -> Self {
-        Failure::refused(ErrorReason::Io, "read accounts", error.to_string())
-    }
-}
-
-impl From<CreateError> for Failure {
-    fn from(error: CreateError) -> Self {
-        let operation = "create account";
-        let text = error.to_string();
-        match error {
-            CreateError::Invalid(_) => Failure::invalid(operation, text),
-            CreateError::Exists(_) => Failure::refused(ErrorReason::AlreadyExists, operation, text),
-            CreateError::NoGroup(_) => Failure::refused(ErrorReason::NoSuchUser, operation, text),
-            CreateError::Denied { path, errno } => Failure::kernel("open for writing", path, errno),
-            CreateError::NoTool(..) => Failure::refused(ErrorReason::Unsupported, operation, text),
-            CreateError::Run { tool, errno } => Failure::kernel("run", tool, errno),
-            CreateError::Tool { .. } => Failure::refused(ErrorReason::Errno, operation, text),
-            CreateError::Accounts(error) => error.into(),
         }
     }
 }

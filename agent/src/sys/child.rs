@@ -3,18 +3,22 @@
 use std::{
     mem::MaybeUninit,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::Duration,
 };
 
 use nix::{
     errno::Errno,
     libc,
-    sys::time::{TimeVal, TimeValLike},
+    sys::{
+        signal::Signal,
+        time::{TimeVal, TimeValLike},
+    },
     unistd::Pid,
 };
-use std::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// How a child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Status {
     /// 0 to 255.
     Code(i32),
@@ -25,7 +29,7 @@ pub(crate) enum Status {
 }
 
 /// getrusage(2) of the child and of the children it waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Usage {
     pub(crate) user_time: Duration,
     pub(crate) system_time: Duration,
@@ -41,9 +45,39 @@ pub(crate) fn open_pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw as i32) })
 }
 
+/// pidfd_send_signal(2), Linux 5.1: to that very process, even if its number has gone to another.
+pub(crate) fn signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
+    // SAFETY: plain numbers, and no siginfo_t.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal as libc::c_int,
+            std::ptr::null::<libc::c_void>(),
+            0,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
 /// How the child ended and what it used, `None` while it runs. It stays a zombie, so that its pid and its group's
 /// number remain its own: the raw waitid(2) gives the usage even with WNOWAIT, which wait4(2) does not take.
 pub(crate) fn peek_exit(pid: Pid) -> Result<Option<(Status, Usage)>, Errno> {
+    wait(pid, libc::WNOHANG)
+}
+
+/// Waits for the child's end, and leaves it a zombie as [`peek_exit`] does.
+pub(crate) fn await_exit(pid: Pid) -> Result<(Status, Usage), Errno> {
+    loop {
+        match wait(pid, 0) {
+            Ok(Some(exit)) => return Ok(exit),
+            Ok(None) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn wait(pid: Pid, flags: libc::c_int) -> Result<Option<(Status, Usage)>, Errno> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both buffers are alive, writable and of the kernel's type.
@@ -53,7 +87,7 @@ pub(crate) fn peek_exit(pid: Pid) -> Result<Option<(Status, Usage)>, Errno> {
             libc::P_PID,
             pid.as_raw(),
             info.as_mut_ptr(),
-            libc::WEXITED | libc::WNOHANG | libc::WNOWAIT,
+            libc::WEXITED | libc::WNOWAIT | flags,
             usage.as_mut_ptr(),
         )
     };
@@ -91,12 +125,37 @@ fn usage_of(usage: &libc::rusage) -> Usage {
     }
 }
 
+/// Whose child a process is, by the fourth field of /proc/PID/stat (proc(5)).
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The name before it is in parentheses and may have any.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(1)?.parse().ok()
+}
+
 /// How many bytes can be read from the pipe now (FIONREAD).
 pub(crate) fn available(pipe: BorrowedFd<'_>) -> Result<usize, Errno> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int, which is alive.
     Errno::result(unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &mut bytes) })?;
     Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// SIGKILL by pidfd_send_signal(2), Linux 5.1: to the very process that the descriptor was opened for, or to nobody.
+pub(crate) fn kill_process(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: plain numbers; a null pointer asks for what kill(2) would send.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            info,
+            0,
+        )
+    };
+    Errno::result(done).map(drop)
 }
 
 /// kill(2) with any number, real-time signals too, which `nix` has no names for. A negative pid is a group.

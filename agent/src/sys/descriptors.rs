@@ -1,6 +1,6 @@
 //! Descriptors: taking ownership of received ones, flags, and closing what a fresh process must not have.
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::{
     errno::Errno,
@@ -14,6 +14,25 @@ use super::errno_of;
 pub(crate) fn own_received(fd: RawFd) -> OwnedFd {
     // SAFETY: recvmsg(2) has just installed this descriptor, and its number was taken out of the message once.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// SO_PASSRIGHTS of asm-generic/socket.h: 1 unless set to 0.
+const SO_PASSRIGHTS: i32 = 83;
+
+/// Has the kernel refuse (EPERM) what is sent to this Unix socket with descriptors. Linux 6.16; ENOPROTOOPT before.
+pub(crate) fn refuse_passed(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let off: i32 = 0;
+    // SAFETY: the option is an int, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const off).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
 }
 
 /// Sets O_NONBLOCK.
@@ -41,4 +60,15 @@ pub(crate) fn take_stdin() -> Result<OwnedFd, Errno> {
     let result = unsafe { libc::dup2(null.as_raw_fd(), 0) };
     Errno::result(result)?;
     Ok(taken)
+}
+
+/// What is written to descriptors 1 and 2 goes nowhere from now on.
+pub(crate) fn silence_output() -> Result<(), Errno> {
+    let null = std::fs::File::options().write(true).open("/dev/null");
+    let null = null.map_err(|error| errno_of(&error))?;
+    for target in [1, 2] {
+        // SAFETY: both are open or may be; they have no owner in Rust but the standard handles, which stay valid.
+        Errno::result(unsafe { libc::dup2(null.as_raw_fd(), target) })?;
+    }
+    Ok(())
 }

@@ -5,10 +5,16 @@
     reason = "this is the room for it; everything else denies it"
 )]
 
+pub(crate) mod cgroup;
 pub(crate) mod child;
 pub(crate) mod descriptors;
 mod errno;
+pub(crate) mod freeze;
 pub(crate) mod identity;
+pub(crate) mod memory;
+pub(crate) mod open_files;
+pub(crate) mod power;
+pub(crate) mod random;
 pub(crate) mod readiness;
 mod rename;
 pub(crate) mod spawn;

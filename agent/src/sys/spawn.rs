@@ -4,9 +4,10 @@
 //! ```text
 //! parent: make the status pipe; block all signals; fork; restore the mask; read the status pipe to its end
 //! child:  1 every signal to its default, none blocked   4 dup2 to 0, 1, 2; everything else closes on exec
-//!         2 setsid                  "session"           5 umask
+//!         2 setsid                  "session"           5 RLIMIT_NOFILE, umask
 //!         3 TIOCSCTTY               "terminal"          6 chdir            "directory"
-//!                                   "descriptors": 4    7 execve           "exec"
+//!                                   "descriptors": 4, 5 7 wait at the gate "cgroup": the parent
+//!                                                       8 execve           "exec"
 //! ```
 //!
 //! The status pipe closes on a successful exec; otherwise it carries the step and the errno.
@@ -30,6 +31,9 @@ use nix::{
     },
     unistd::{Pid, pipe2},
 };
+use serde::{Deserialize, Serialize};
+
+use crate::switches;
 
 /// CLOSE_RANGE_CLOEXEC of linux/close_range.h, since Linux 5.11.
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
@@ -45,7 +49,7 @@ const DEFAULT_ACTION: [u64; 4] = [0; 4];
 const SIGNAL_SET_SIZE: usize = 8;
 
 /// What to start.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Program {
     /// Tried in turn, as execvp(3) does.
     pub(crate) candidates: Vec<CString>,
@@ -54,10 +58,12 @@ pub(crate) struct Program {
     /// The first that can be entered becomes the working directory.
     pub(crate) directories: Vec<CString>,
     pub(crate) umask: u32,
+    /// The soft limit of descriptors, if not that of this process.
+    pub(crate) open_files: Option<u64>,
 }
 
 /// The step of a start that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
     /// fork(2), or what comes before it.
     Fork,
@@ -69,17 +75,20 @@ pub(crate) enum Step {
     Descriptors,
     /// chdir(2).
     Directory,
+    /// What the parent does with the child before it lets it go on.
+    Cgroup,
     /// execve(2).
     Exec,
 }
 
 impl Step {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Fork,
         Self::Session,
         Self::Terminal,
         Self::Descriptors,
         Self::Directory,
+        Self::Cgroup,
         Self::Exec,
     ];
 
@@ -91,6 +100,7 @@ impl Step {
             Self::Terminal => "terminal",
             Self::Descriptors => "descriptors",
             Self::Directory => "directory",
+            Self::Cgroup => "cgroup",
             Self::Exec => "exec",
         }
     }
@@ -117,18 +127,24 @@ struct Prepared<'a> {
     environment: Vec<*const libc::c_char>,
     directories: Vec<&'a CStr>,
     umask: libc::mode_t,
+    open_files: libc::rlimit,
     descriptors: [RawFd; 3],
     terminal: bool,
+    /// Read before the exec; its end means that there will be none.
+    gate: RawFd,
+    opener: RawFd,
     status: RawFd,
     marked: RawFd,
 }
 
 /// Starts the program with these descriptors as its 0, 1 and 2; with `terminal`, the first is a terminal and becomes the
-/// controlling one. Blocks until the exec succeeded or failed. After a failure there is no child left.
+/// controlling one. Before its exec the child waits until `hold` has done with it what it wants. Blocks until the exec
+/// succeeded or failed. After a failure there is no child left.
 pub(crate) fn spawn(
     program: &Program,
     descriptors: [BorrowedFd<'_>; 3],
     terminal: bool,
+    hold: impl FnOnce(Pid) -> Result<(), Errno>,
 ) -> Result<Pid, StepError> {
     let [stdin, stdout, stderr] = descriptors;
     let above = [
@@ -139,28 +155,46 @@ pub(crate) fn spawn(
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(Step::Fork.failed())?;
     let status = above_stdio(writer.as_fd())?;
     drop(writer);
-    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    let (low_gate, low_opener) = pipe2(OFlag::O_CLOEXEC).map_err(Step::Fork.failed())?;
+    let (gate, opener) = (
+        above_stdio(low_gate.as_fd())?,
+        above_stdio(low_opener.as_fd())?,
+    );
+    // The last copy of the opener is the gate's end.
+    drop((low_gate, low_opener));
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(Step::Descriptors.failed())?;
     let prepared = Prepared {
         candidates: program.candidates.iter().map(CString::as_c_str).collect(),
         arguments: pointers(&program.arguments),
         environment: pointers(&program.environment),
         directories: program.directories.iter().map(CString::as_c_str).collect(),
         umask: program.umask as libc::mode_t,
+        open_files: libc::rlimit {
+            rlim_cur: program.open_files.unwrap_or(soft).min(hard),
+            rlim_max: hard,
+        },
         descriptors: [&above[0], &above[1], &above[2]].map(AsRawFd::as_raw_fd),
         terminal,
+        gate: gate.as_raw_fd(),
+        opener: opener.as_raw_fd(),
         status: status.as_raw_fd(),
-        marked: RawFd::try_from(limit).unwrap_or(MAX_MARKED).min(MAX_MARKED),
+        marked: RawFd::try_from(soft).unwrap_or(MAX_MARKED).min(MAX_MARKED),
     };
     let pid = fork_into(&prepared).map_err(Step::Fork.failed())?;
     drop(status);
-    match read_status(reader) {
-        None => Ok(pid),
-        Some(error) => {
-            // It called _exit: this does not block for longer than that takes.
-            while waitpid(pid, None) == Err(Errno::EINTR) {}
-            Err(error)
-        }
-    }
+    drop(gate);
+    let held = hold(pid).and_then(|()| nix::unistd::write(&opener, b"!").map(drop));
+    drop(opener);
+    let error = match (held, read_status(reader)) {
+        (Ok(()), None) => return Ok(pid),
+        // What it failed at before it came to the gate says more than that it was not there.
+        (Ok(()), Some(error)) => error,
+        (Err(_), Some(error)) if error.step != Step::Cgroup => error,
+        (Err(errno), _) => Step::Cgroup.failed()(errno),
+    };
+    // It called _exit: this does not block for longer than that takes.
+    while waitpid(pid, None) == Err(Errno::EINTR) {}
+    Err(error)
 }
 
 /// A copy of the descriptor beyond 0, 1 and 2, so that no dup2 of the child overwrites what it still needs.
@@ -203,7 +237,9 @@ fn run_child(prepared: &Prepared<'_>) -> ! {
 }
 
 fn become_program(prepared: &Prepared<'_>) -> Result<std::convert::Infallible, (Step, Errno)> {
-    reset_signals();
+    if !switches::is_off("signal reset") {
+        reset_signals();
+    }
     // SAFETY: takes no arguments; async-signal-safe.
     Errno::result(unsafe { libc::setsid() }).map_err(|errno| (Step::Session, errno))?;
     if prepared.terminal {
@@ -217,9 +253,13 @@ fn become_program(prepared: &Prepared<'_>) -> Result<std::convert::Infallible, (
             .map_err(|errno| (Step::Descriptors, errno))?;
     }
     close_others_on_exec(prepared.marked);
+    // SAFETY: the limit is alive; a system call and nothing more.
+    Errno::result(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const prepared.open_files) })
+        .map_err(|errno| (Step::Descriptors, errno))?;
     // SAFETY: always succeeds; async-signal-safe.
     unsafe { libc::umask(prepared.umask) };
     enter(&prepared.directories).map_err(|errno| (Step::Directory, errno))?;
+    wait_at(prepared.gate, prepared.opener).map_err(|errno| (Step::Cgroup, errno))?;
     Err((Step::Exec, execute(prepared)))
 }
 
@@ -253,6 +293,22 @@ fn close_others_on_exec(marked: RawFd) {
     for descriptor in 3..marked {
         // SAFETY: plain numbers; EBADF is the answer for those that are not open.
         unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// Until the parent opens the gate. That it went away, or decided otherwise, is an error.
+fn wait_at(gate: RawFd, opener: RawFd) -> Result<(), Errno> {
+    // SAFETY: the child's own copy, which nothing else in it uses; async-signal-safe.
+    unsafe { libc::close(opener) };
+    let mut byte = 0_u8;
+    loop {
+        // SAFETY: one byte of live memory; async-signal-safe.
+        match Errno::result(unsafe { libc::read(gate, (&raw mut byte).cast(), 1) }) {
+            Ok(1) => return Ok(()),
+            Ok(_) => return Err(Errno::ECANCELED),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
     }
 }
 

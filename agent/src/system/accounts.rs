@@ -1,5 +1,5 @@
 //! Linux accounts, read from /etc/passwd and /etc/group as files: a static binary must never load NSS modules. Called
-//! by the listener (who is alice?) and by the System service.
+//! by the listener (who is alice?), through `directory` for those that the files do not have, and by the System service.
 
 use std::{
     ffi::OsString,
@@ -31,6 +31,16 @@ pub(crate) struct Account {
     pub(crate) shell: PathBuf,
 }
 
+impl Account {
+    /// PATH of this user's programs, as processes.proto has it.
+    pub(crate) fn search_path(&self) -> &'static str {
+        match self.uid {
+            0 => "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            _ => "/usr/local/bin:/usr/bin:/bin",
+        }
+    }
+}
+
 /// A line of passwd(5), byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
@@ -60,7 +70,7 @@ pub(crate) enum AccountError {
 }
 
 /// The account of that name, `None` if there is none. Names only: "1000" is not uid 1000.
-pub(crate) fn find(name: &str) -> Result<Option<Account>, AccountError> {
+pub(super) fn find(name: &str) -> Result<Option<Account>, AccountError> {
     match users()?.iter().find(|user| user.name == name) {
         Some(user) => Ok(Some(Account::of(user, &groups()?))),
         None => Ok(None),
@@ -76,25 +86,38 @@ pub(crate) struct Accounts {
 
 impl Accounts {
     pub(crate) fn read() -> Result<Self, AccountError> {
-        Ok(Self {
-            users: users()?,
-            groups: groups()?,
-        })
+        let (passwd, group) = (read(Path::new(PASSWD))?, read(Path::new(GROUP))?);
+        Ok(Self::parse(&passwd, &group))
     }
 
-    /// Whether the account is there, and the same.
-    pub(crate) fn has(&self, account: &Account) -> bool {
-        let user = self.users.iter().find(|user| user.name == *account.name);
-        user.is_some_and(|user| Account::of(user, &self.groups) == *account)
+    pub(crate) fn parse(passwd: &[u8], group: &[u8]) -> Self {
+        Self {
+            users: lines(passwd).filter_map(parse_user).collect(),
+            groups: lines(group).filter_map(parse_group).collect(),
+        }
+    }
+
+    /// The account of that name, `None` if there is none.
+    pub(crate) fn find(&self, name: &str) -> Option<Account> {
+        let user = self.users.iter().find(|user| user.name == name)?;
+        Some(Account::of(user, &self.groups))
     }
 }
 
 impl Account {
     fn of(user: &User, groups: &[Group]) -> Self {
+        let names = groups
+            .iter()
+            .filter(|group| group.members.contains(&user.name));
+        Self::with_groups(user, names.map(|group| group.gid))
+    }
+
+    /// The primary group comes first, and each once.
+    pub(super) fn with_groups(user: &User, others: impl IntoIterator<Item = u32>) -> Self {
         let mut gids = vec![user.gid];
-        for group in groups {
-            if group.members.contains(&user.name) && !gids.contains(&group.gid) {
-                gids.push(group.gid);
+        for gid in others {
+            if !gids.contains(&gid) {
+                gids.push(gid);
             }
         }
         Self {
@@ -145,7 +168,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// name:password:uid:gid:comment:home:shell
-fn parse_user(line: &[u8]) -> Option<User> {
+pub(super) fn parse_user(line: &[u8]) -> Option<User> {
     let fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
     let [name, _, uid, gid, comment, home, shell] = fields[..] else {
         return None;

@@ -14,7 +14,10 @@ use thiserror::Error;
 
 use crate::sys::errno_of;
 
-use super::accounts::{self, AccountError, GROUP, Group, PASSWD, User};
+use super::{
+    accounts::{self, AccountError, GROUP, Group, PASSWD, User},
+    tool,
+};
 
 /// The longest name that useradd(8) takes.
 const MAX_NAME: usize = 32;
@@ -83,10 +86,10 @@ pub(crate) fn create_user(new: &NewUser) -> Result<User, CreateError> {
     {
         return Err(CreateError::NoGroup(missing.clone()));
     }
-    match find_tool("useradd") {
+    match tool::find("useradd") {
         Some(tool) => run("useradd", &tool, useradd(new))?,
         None => {
-            let tool = find_tool("adduser").ok_or(CreateError::NoTool("useradd", "adduser"))?;
+            let tool = tool::find("adduser").ok_or(CreateError::NoTool("useradd", "adduser"))?;
             run("adduser", &tool, busybox_adduser(new))?;
             for group in &new.groups {
                 run(
@@ -121,11 +124,11 @@ pub(crate) fn create_group(new: &NewGroup) -> Result<Group, CreateError> {
     let gid = new.gid.map(|gid| gid.to_string());
     gid.iter()
         .for_each(|gid| arguments.extend(["-g".into(), gid.into()]));
-    let (name, tool, system) = match find_tool("groupadd") {
+    let (name, tool, system) = match tool::find("groupadd") {
         Some(tool) => ("groupadd", tool, "-r"),
         None => (
             "addgroup",
-            find_tool("addgroup").ok_or(CreateError::NoTool("groupadd", "addgroup"))?,
+            tool::find("addgroup").ok_or(CreateError::NoTool("groupadd", "addgroup"))?,
             "-S",
         ),
     };
@@ -249,14 +252,6 @@ fn may_write(path: &'static str) -> Result<(), CreateError> {
             errno: errno_of(&error),
         }),
     }
-}
-
-fn find_tool(name: &str) -> Option<String> {
-    let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-    folders
-        .iter()
-        .map(|folder| format!("{folder}/{name}"))
-        .find(|path| Path::new(path).exists())
 }
 
 fn run(tool: &'static str, path: &str, arguments: Vec<OsString>) -> Result<(), CreateError> {

@@ -1,9 +1,21 @@
 //! What this guest is: kernel, distribution, boot, load, memory, disks. Read from /proc and /etc; what a guest does not
 //! have is empty or zero.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use nix::sys::{statvfs::statvfs, utsname::uname};
+use nix::{
+    sys::{statvfs::statvfs, utsname::uname},
+    unistd::getpid,
+};
+
+use super::{mounts::unescape, services};
+use crate::sys::child;
 
 /// A snapshot of the guest.
 #[derive(Debug, Default)]
@@ -35,8 +47,8 @@ pub(crate) struct Memory {
 /// A mounted block device. Sizes in bytes.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    pub(crate) mount_point: String,
-    pub(crate) device: String,
+    pub(crate) mount_point: PathBuf,
+    pub(crate) device: PathBuf,
     pub(crate) file_system: String,
     pub(crate) total: u64,
     pub(crate) available: u64,
@@ -67,12 +79,12 @@ pub(crate) fn info() -> Info {
         cpus: std::thread::available_parallelism()
             .map_or(0, |count| count.get().try_into().unwrap_or(u32::MAX)),
         memory: memory(&text("/proc/meminfo")),
-        disks: disks(&text("/proc/self/mounts")),
+        disks: disks(&fs::read("/proc/self/mounts").unwrap_or_default()),
         capabilities: capabilities(),
     }
 }
 
-fn text(path: &str) -> String {
+pub(super) fn text(path: &str) -> String {
     fs::read(path)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .unwrap_or_default()
@@ -87,12 +99,12 @@ fn operating_system(text: &str) -> String {
     value.trim_matches(['"', '\'']).into()
 }
 
-fn load(text: &str) -> [f64; 3] {
+pub(super) fn load(text: &str) -> [f64; 3] {
     let mut numbers = text.split(' ').map(|number| number.parse().unwrap_or(0.0));
     std::array::from_fn(|_| numbers.next().unwrap_or(0.0))
 }
 
-fn memory(text: &str) -> Memory {
+pub(super) fn memory(text: &str) -> Memory {
     let bytes = |key: &str| {
         let line = text
             .lines()
@@ -112,38 +124,46 @@ fn memory(text: &str) -> Memory {
     }
 }
 
-fn disks(mounts: &str) -> Vec<Disk> {
-    let disk = |line: &str| {
-        let mut fields = line.split(' ');
+/// Each once, at its first mount point: bind mounts are no disks of their own.
+pub(super) fn disks(mounts: &[u8]) -> Vec<Disk> {
+    let mut known: Vec<Vec<u8>> = Vec::new();
+    let disk = |line: &[u8]| {
+        let mut fields = line.split(|&byte| byte == b' ');
         let (device, mount_point, file_system) = (fields.next()?, fields.next()?, fields.next()?);
-        if !device.starts_with("/dev/") {
+        if !device.starts_with(b"/dev/") || known.iter().any(|other| other == device) {
             return None;
         }
-        let space = statvfs(mount_point).ok()?;
+        let path = |field| PathBuf::from(OsString::from_vec(unescape(field)));
+        let mount_point = path(mount_point);
+        let space = statvfs(&mount_point).ok()?;
+        known.push(device.to_vec());
         let unit = space.fragment_size();
         Some(Disk {
-            mount_point: mount_point.into(),
-            device: device.into(),
-            file_system: file_system.into(),
+            mount_point,
+            device: path(device),
+            file_system: String::from_utf8_lossy(file_system).into_owned(),
             total: space.blocks() * unit,
             available: space.blocks_available() * unit,
         })
     };
-    mounts.lines().filter_map(disk).collect()
+    mounts
+        .split(|&byte| byte == b'\n')
+        .filter_map(disk)
+        .collect()
 }
 
 /// What rpcs may depend on.
 fn capabilities() -> Vec<String> {
+    let has = |path: &str| Path::new(path).exists();
     let known = [
-        ("cgroup2", "/sys/fs/cgroup/cgroup.controllers"),
-        // As sd_booted(3) has it.
-        ("systemd", "/run/systemd/system"),
+        ("cgroup2", has("/sys/fs/cgroup/cgroup.controllers")),
+        ("pidfd", child::open_pidfd(getpid()).is_ok()),
+        ("login_session", has(services::BOOTED)),
+        ("psi", has("/proc/pressure")),
+        ("systemd", has(services::BOOTED)),
     ];
-    known
-        .iter()
-        .filter(|(_, path)| Path::new(path).exists())
-        .map(|(name, _)| (*name).into())
-        .collect()
+    let there = known.iter().filter(|(_, there)| *there);
+    there.map(|(name, _)| (*name).into()).collect()
 }
 
 #[cfg(test)]

@@ -1,44 +1,81 @@
-//! A socket that the listener handed over, as tonic wants it: vsock or Unix, it is one descriptor to read and write.
+//! A socket that the listener handed over, as the server wants it: vsock or Unix, it is one descriptor to read and write.
 
 use std::{
     io::{self, IoSlice},
     os::fd::OwnedFd,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use nix::{errno::Errno, sys::uio::writev, unistd};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
-use tonic::transport::server::Connected;
 
-use super::activity::ConnectionGuard;
-use crate::sys::{descriptors, readiness::watch};
+use super::{activity::ConnectionGuard, traffic::Traffic};
+use crate::sys::{
+    descriptors, errno_of,
+    readiness::{read_into, watch},
+};
+
+/// A write that does not wait for others: an answer, and not file data.
+const SMALL: usize = 16 * 1024;
 
 /// A connection of the worker's user. Counts as activity until it is dropped.
 #[derive(Debug)]
 pub(super) struct HandedSocket {
     fd: AsyncFd<OwnedFd>,
+    /// The same socket, watched for room while a large write waits for that. Not all the time: each small answer that the
+    /// peer takes makes room, and would wake the worker for nothing.
+    room: Option<AsyncFd<OwnedFd>>,
+    traffic: Arc<Traffic>,
     _open: ConnectionGuard,
 }
 
 impl HandedSocket {
-    pub(super) fn new(fd: OwnedFd, open: ConnectionGuard) -> io::Result<Self> {
+    pub(super) fn new(
+        fd: OwnedFd,
+        traffic: Arc<Traffic>,
+        open: ConnectionGuard,
+    ) -> io::Result<Self> {
         descriptors::set_nonblocking(&fd)?;
         Ok(Self {
-            fd: watch(fd, Interest::READABLE | Interest::WRITABLE)?,
+            fd: watch(fd, Interest::READABLE)?,
+            room: None,
+            traffic,
             _open: open,
         })
     }
 
+    /// Writes of `size` bytes what there is room for, which may have to be waited for.
     fn poll_write_with(
-        &self,
+        &mut self,
         context: &mut Context<'_>,
+        size: usize,
         write: impl Fn(&OwnedFd) -> Result<usize, Errno>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            let mut ready = ready!(self.fd.poll_write_ready(context))?;
-            if let Ok(result) = ready.try_io(|fd| Ok(write(fd.get_ref())?)) {
-                return Poll::Ready(result);
+            let written = match &self.room {
+                None => write(self.fd.get_ref()),
+                Some(room) => {
+                    let mut ready = ready!(room.poll_write_ready(context))?;
+                    let tried = ready.try_io(|room| Ok(write(room.get_ref())?));
+                    let Ok(result) = tried else { continue };
+                    result.map_err(|error| errno_of(&error))
+                }
+            };
+            match written {
+                Err(Errno::EAGAIN) => {
+                    let copy = self.fd.get_ref().try_clone()?;
+                    self.room = Some(watch(copy, Interest::WRITABLE)?);
+                }
+                Err(errno) => return Poll::Ready(Err(errno.into())),
+                Ok(length) => {
+                    if size <= SMALL && length == size {
+                        self.room = None;
+                    }
+                    self.traffic.add(length);
+                    return Poll::Ready(Ok(length));
+                }
             }
         }
     }
@@ -52,9 +89,16 @@ impl AsyncRead for HandedSocket {
     ) -> Poll<io::Result<()>> {
         loop {
             let mut ready = ready!(self.fd.poll_read_ready(context))?;
-            let unfilled = buf.initialize_unfilled();
-            if let Ok(result) = ready.try_io(|fd| Ok(unistd::read(fd.get_ref(), unfilled)?)) {
-                return Poll::Ready(result.map(|length| buf.advance(length)));
+            let room = buf.remaining();
+            if let Ok(result) = ready.try_io(|fd| Ok(read_into(fd.get_ref(), buf)?)) {
+                if result
+                    .as_ref()
+                    .is_ok_and(|&length| 0 < length && length < room)
+                {
+                    // There was no more (epoll(7), "edge-triggered"); what comes is told.
+                    ready.clear_ready();
+                }
+                return Poll::Ready(result.map(|length| self.traffic.add(length)));
             }
         }
     }
@@ -62,19 +106,20 @@ impl AsyncRead for HandedSocket {
 
 impl AsyncWrite for HandedSocket {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_with(context, |fd| unistd::write(fd, bytes))
+        self.poll_write_with(context, bytes.len(), |fd| unistd::write(fd, bytes))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_with(context, |fd| writev(fd, slices))
+        let size = slices.iter().map(|slice| slice.len()).sum();
+        self.poll_write_with(context, size, |fd| writev(fd, slices))
     }
 
     /// So that HTTP/2 sends a frame's head and its data without copying them together.
@@ -94,10 +139,4 @@ impl AsyncWrite for HandedSocket {
             Err(errno) => Poll::Ready(Err(errno.into())),
         }
     }
-}
-
-impl Connected for HandedSocket {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) -> Self::ConnectInfo {}
 }

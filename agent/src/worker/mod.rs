@@ -5,30 +5,49 @@
 //! 0, hear who to be, become and verify it, say so. Only then comes the runtime. See `control` for the words.
 
 mod activity;
+mod confining;
 mod handed;
+mod lingering;
+mod link;
+mod routes;
 mod serve;
+mod serving;
+mod traffic;
 
-use std::{fs, os::fd::OwnedFd, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use nix::errno::Errno;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot},
+    task::JoinError,
+};
 
 use crate::{
-    control::{self, ControlError, ControlSocket, LogLevel, Order, Report, Services},
-    processes::ProcessRegistry,
-    sys::{descriptors, identity},
-    system::accounts::Account,
+    control::{self, ControlError, ControlSocket, LogLevel, Order, ROSTER, Report, Services},
+    processes::{ProcessRegistry, Wishes},
+    switches,
+    sys::{descriptors, identity, memory},
+    system::{accounts::Account, generation::Generation},
 };
 use activity::Activity;
+use confining::Confining;
 use handed::HandedSocket;
+use link::{Link, Word};
+use serving::{Served, Serving};
+use traffic::Traffic;
 
-/// Sockets that wait to be served: they are taken up at once.
-const SOCKET_QUEUE: usize = 16;
+/// Wishes that wait to be sent: of as many programs as one worker starts and ends at about the same time.
+const WISH_QUEUE: usize = 1024;
 
 /// Runs a worker from its first instruction to its end.
 pub(crate) fn main() -> ExitCode {
-    if descriptors::close_from(3).is_err() {
+    if !switches::is_off("descriptor hygiene") && descriptors::close_from(3).is_err() {
         return ExitCode::FAILURE;
     }
+    memory::keep_little();
+    // While root: afterwards the user's limits apply. Where that is refused, the worker is slow when memory is short.
+    let _ = memory::hold_program();
     // Executed through /proc/self/exe, it would be called "exe".
     identity::set_name(c"guestline-agent");
     let Ok(control) = descriptors::take_stdin() else {
@@ -38,10 +57,13 @@ pub(crate) fn main() -> ExitCode {
         account,
         services,
         idle_timeout,
+        runtime_directory,
+        open_files,
     }) = control::receive_blocking(&control)
     else {
         return ExitCode::FAILURE;
     };
+    switches::point("become: told");
     if let Err(error) = become_user(&account) {
         let report = Report::Failed {
             step: error.to_string(),
@@ -50,23 +72,32 @@ pub(crate) fn main() -> ExitCode {
         let _ = control::send_blocking(&control, &report);
         return ExitCode::FAILURE;
     }
+    switches::point("become: done");
     if control::send_blocking(&control, &Report::Ready).is_err() {
         return ExitCode::FAILURE;
     }
+    switches::point("become: ready");
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .thread_stack_size(memory::THREAD_STACK)
         .enable_all()
         .build();
     let Ok(runtime) = runtime else {
         return ExitCode::FAILURE;
     };
     let ended = runtime.block_on(async {
-        let control = Arc::new(ControlSocket::new(control)?);
-        report_panics(&control);
+        let link = Link::new(ControlSocket::new(control)?, runtime_directory.clone());
+        let link = Arc::new(link);
+        report_panics(&link);
+        // A process group whose last outside parent dies, as the listener, while one of it is stopped, gets SIGHUP
+        // (setpgid(2)). This worker lives on.
+        let _ignored = signal(SignalKind::hangup());
         Worker {
-            control,
+            link,
             account: Arc::new(account),
             services,
+            runtime_directory,
             idle_timeout,
+            open_files,
         }
         .run()
         .await
@@ -87,89 +118,135 @@ fn become_user(account: &Account) -> Result<(), identity::BecomeError> {
 }
 
 /// A panic ends one call; its text goes to the agent's log, since a worker has no stderr.
-fn report_panics(control: &Arc<ControlSocket>) {
-    let control = Arc::clone(control);
+fn report_panics(link: &Arc<Link>) {
+    let link = Arc::clone(link);
     std::panic::set_hook(Box::new(move |panic| {
         let text = panic.to_string();
         let text = text[..text.floor_char_boundary(control::MAX_LOG_TEXT)].into();
-        let _ = control.send(
-            &Report::Log {
-                level: LogLevel::Error,
-                text,
-            },
-            None,
-        );
+        let level = LogLevel::Error;
+        let _ = link.send(&Report::Log { level, text });
     }));
 }
 
 struct Worker {
-    control: Arc<ControlSocket>,
+    link: Arc<Link>,
     account: Arc<Account>,
     services: Services,
+    runtime_directory: PathBuf,
     idle_timeout: Duration,
+    open_files: u64,
 }
 
 impl Worker {
-    /// Serves until the listener retires it, or, drained or orphaned, until its work is done.
+    /// Serves until the listener retires it; drained, until its work is done; without a listener, until it has been idle.
     async fn run(self) -> Result<(), ControlError> {
-        let registry = ProcessRegistry::default();
-        let activity = Activity::new(registry.watch_live());
-        let (sockets, incoming) = mpsc::channel(SOCKET_QUEUE);
-        let (drain, draining) = tokio::sync::oneshot::channel();
-        let mut drain = Some(drain);
-        let server = serve::serve(
-            Arc::clone(&self.account),
-            self.services,
-            registry,
-            incoming,
-            draining,
-        );
-        let mut server = tokio::spawn(server);
-        let mut served = 0;
-        let mut ending = false;
+        let (wish, mut wishes) = mpsc::channel(WISH_QUEUE);
+        let (renewal, mut renewals) = mpsc::channel(1);
+        let served = Served {
+            account: Arc::clone(&self.account),
+            services: self.services,
+            roster: self.runtime_directory.join(ROSTER),
+            registry: ProcessRegistry::new(first_number(), Wishes(wish), self.open_files),
+            generation: Generation::new(self.runtime_directory, renewal),
+        };
+        let activity = Activity::new(served.registry.watch_busy());
+        let traffic = Arc::new(Traffic::default());
+        tokio::spawn(Arc::clone(&traffic).tidy_up());
+        let mut confining = Confining::default();
+        let mut renewing = VecDeque::new();
+        // `None`: no new work is taken, and what there is comes to its end.
+        let mut serving = Some(Serving::begin(&served));
+        let mut count = 0;
         loop {
-            let patience = if ending {
-                Duration::ZERO
-            } else {
-                self.idle_timeout
+            let patience = match serving {
+                Some(_) => self.idle_timeout,
+                None => Duration::ZERO,
             };
+            // A worker that is ending looks for no other listener.
+            let listening = serving.is_some() || !self.link.is_lost();
             tokio::select! {
-                order = self.control.receive_order(), if !ending => match order {
-                    Ok((Order::Serve, Some(socket))) => {
-                        served += 1;
-                        serve_socket(socket, &activity, &sockets).await;
+                word = self.link.next(&self.account, self.services), if listening => match word? {
+                    Word::Order(Order::Serve, Some(socket)) => {
+                        count += 1;
+                        let open = activity.connection();
+                        if let Some(serving) = &serving
+                            && let Ok(socket) = HandedSocket::new(socket, Arc::clone(&traffic), open)
+                        {
+                            serving.take(socket).await;
+                        }
                     }
-                    Ok((Order::Retire, _)) => return Ok(()),
-                    Ok((Order::Drain, _)) => {
-                        drain.take().map(|drain| drain.send(()));
-                        ending = true;
+                    Word::Order(Order::Retire, _) => return Ok(()),
+                    Word::Order(Order::Drain, _) => serving = None,
+                    // The kernel had no descriptor for it: that connection is closed, and the others go on.
+                    Word::Order(Order::Serve, None) => {
+                        count += 1;
+                        let text = "a connection was lost: this user has too many open files".into();
+                        let _ = self.link.send(&Report::Log { level: LogLevel::Warn, text });
                     }
-                    // The listener is gone: go on with what is there.
-                    Err(ControlError::Closed) => ending = true,
-                    Ok(_) | Err(_) => return Err(ControlError::Malformed),
+                    Word::Order(Order::Become { .. }, _) => return Err(ControlError::Malformed),
+                    Word::Order(Order::Confined { ticket, group }, _) => {
+                        confining.answer(ticket, group);
+                    }
+                    Word::Order(Order::Session { ticket, opening }, socket) => {
+                        confining.open(ticket, opening, socket);
+                    }
+                    Word::Order(Order::Renew { generation }, _) => {
+                        // The call that asked for it gets its answer on a connection that is told to go.
+                        serving = serving.map(|_| Serving::begin(&served));
+                        // Each of several callers gets a number of its own.
+                        let answer: Option<oneshot::Sender<u64>> = renewing.pop_front();
+                        let _ = answer.map(|answer| answer.send(generation));
+                    }
+                    // Go on with what is there. Each listener counts from 0, and knows of no wish to the one before.
+                    Word::Lost | Word::Found => {
+                        count = 0;
+                        confining.give_up();
+                        renewing.clear();
+                    }
                 },
+                wish = confining.next(&mut wishes) => confining.pass_on(wish, &self.link),
+                // The service holds a sender.
+                Some(answer) = renewals.recv() => {
+                    if self.link.send(&Report::Resumed).is_ok() {
+                        renewing.push_back(answer);
+                    }
+                }
                 () = activity.idle_for(patience) => {
-                    if ending {
+                    if serving.is_none() || self.link.is_lost() {
                         return Ok(());
                     }
-                    self.control.send(&Report::Idle { served }, None)?;
-                }
-                ended = &mut server => {
-                    if let Ok(Err(error)) = ended {
-                        let text = format!("the server ended: {error}");
-                        let _ = self.control.send(&Report::Log { level: LogLevel::Warn, text }, None);
+                    match self.link.send(&Report::Idle { served: count }) {
+                        // `next` will tell; a listener that does not read just now is told again.
+                        Ok(()) | Err(ControlError::Closed | ControlError::Socket(Errno::EAGAIN)) => {}
+                        Err(error) => return Err(error),
                     }
-                    activity.idle_for(Duration::ZERO).await;
-                    return Ok(());
+                }
+                error = failure_of(&mut serving) => {
+                    if let Some(error) = error {
+                        let text = format!("the server ended: {error}");
+                        let _ = self.link.send(&Report::Log { level: LogLevel::Warn, text });
+                    }
+                    serving = None;
                 }
             }
         }
     }
 }
 
-async fn serve_socket(socket: OwnedFd, activity: &Activity, sockets: &mpsc::Sender<HandedSocket>) {
-    if let Ok(socket) = HandedSocket::new(socket, activity.connection()) {
-        // The server takes sockets as long as the worker lives, or is draining and lets this one go.
-        let _ = sockets.send(socket).await;
+/// Never, where there is no server.
+async fn failure_of(serving: &mut Option<Serving>) -> Option<JoinError> {
+    match serving {
+        Some(serving) => serving.failed().await,
+        None => std::future::pending().await,
     }
+}
+
+/// So that no two workers of one boot give a process the same number, whose client may come back to the next worker:
+/// it begins with the hundredth of a second in which the worker started, and leaves a million numbers to each.
+fn first_number() -> u64 {
+    use nix::time::{ClockId, clock_gettime};
+    // The clock is always there, since Linux 2.6.39.
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+    let hundredths = now.as_secs() * 100 + u64::from(now.subsec_millis() / 10);
+    hundredths * 1_000_000
 }

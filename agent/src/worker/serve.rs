@@ -1,83 +1,72 @@
-//! The gRPC server of one user: which services, with which limits.
+//! The gRPC server of one user: which connections, with which limits. HTTP/2 is hyper's and the calls are tonic's generated
+//! services; tonic's own server, between the two, would bring HTTP/1 and a router into every guest.
 
-use std::sync::Arc;
-
-use guestline_proto::{
-    FILE_DESCRIPTOR_SET, MAX_MESSAGE_SIZE,
-    http2::{CONNECTION_WINDOW, MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, STREAM_WINDOW},
-    v1::{
-        files_server::FilesServer, network_server::NetworkServer,
-        processes_server::ProcessesServer, system_server::SystemServer,
-    },
+use guestline_proto::http2::{
+    CONNECTION_WINDOW, MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, STREAM_WINDOW,
 };
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tonic::{service::interceptor::InterceptedService, transport::Server};
-
-use super::handed::HandedSocket;
-use crate::{
-    control::Services,
-    processes::ProcessRegistry,
-    rpc::{FilesService, NetworkService, ProcessesService, SystemService, switched_on},
-    system::accounts::Account,
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    pin,
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
 };
+
+use super::{handed::HandedSocket, routes::Routes, serving::Served};
+use crate::switches;
 
 /// A peer's request headers: ours take some hundred bytes.
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 
+fn max_header_list() -> u32 {
+    match switches::is_off("bound on headers") {
+        true => u32::MAX,
+        false => MAX_HEADER_LIST,
+    }
+}
+
 /// Serves the sockets that come, until `draining` says that the connections are to be told to go (GOAWAY) and the last
 /// of them has gone.
 pub(super) async fn serve(
-    account: Arc<Account>,
-    services: Services,
-    registry: ProcessRegistry,
-    sockets: mpsc::Receiver<HandedSocket>,
-    draining: oneshot::Receiver<()>,
-) -> Result<(), tonic::transport::Error> {
-    let files = FilesServer::new(FilesService::new(account.home.clone()));
-    let files = files.max_decoding_message_size(MAX_MESSAGE_SIZE);
-    let processes = ProcessesServer::new(ProcessesService::new(Arc::clone(&account), registry));
-    let processes = processes.max_decoding_message_size(MAX_MESSAGE_SIZE);
-    let system = SystemServer::new(SystemService::new(account));
-    let network = NetworkServer::new(NetworkService);
+    served: Served,
+    mut sockets: mpsc::Receiver<HandedSocket>,
+    mut draining: oneshot::Receiver<()>,
+) {
+    let routes = Routes::of(served).await;
+    let (going, go) = watch::channel(());
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            // What was handed over before the end is served, and then told to go.
+            socket = sockets.recv() => match socket {
+                Some(socket) => drop(connections.spawn(connection(socket, routes.clone(), go.clone()))),
+                None => break,
+            },
+            _ = &mut draining => break,
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop((going, go));
+    while connections.join_next().await.is_some() {}
+}
 
-    let (health, health_server) = tonic_health::server::health_reporter();
-    health
-        .set_service_status("", tonic_health::ServingStatus::Serving)
-        .await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .expect("the descriptors were compiled with this binary");
-
-    Server::builder()
+/// Until either side ends it; from the moment that `going` is closed on, until its calls have ended.
+async fn connection(socket: HandedSocket, routes: Routes, mut going: watch::Receiver<()>) {
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME_SIZE)
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-        .http2_max_header_list_size(MAX_HEADER_LIST)
-        .add_service(InterceptedService::new(files, switched_on(services.files)))
-        .add_service(InterceptedService::new(
-            processes,
-            switched_on(services.processes),
-        ))
-        .add_service(InterceptedService::new(
-            system,
-            switched_on(services.system),
-        ))
-        .add_service(InterceptedService::new(
-            network,
-            switched_on(services.network),
-        ))
-        .add_service(health_server)
-        .add_service(reflection)
-        .serve_with_incoming_shutdown(
-            ReceiverStream::new(sockets).map(Ok::<_, std::io::Error>),
-            async {
-                // A worker that drops its end is ending, and needs no grace.
-                let _ = draining.await;
-            },
-        )
-        .await
+        .max_header_list_size(max_header_list())
+        .serve_connection(TokioIo::new(socket), routes);
+    pin!(connection);
+    // How a connection ends is its peer's business: no error of it is ours.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = going.changed() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
 }

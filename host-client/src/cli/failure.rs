@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, io, path::Path};
 
-use guestline_client::{ConnectError, Error, ErrorReason, RefusalReason, Vm};
+use guestline_client::{ConnectError, Error, ErrorReason, FolderError, RefusalReason, Vm};
 use nix::errno::Errno;
 
 use super::output::{printable, printable_path};
@@ -81,15 +81,24 @@ impl<T> OnHost<T> for io::Result<T> {
 impl Failure {
     /// To stderr.
     pub(super) fn tell(&self) {
-        match self {
-            Self::NoEndpoint => eprintln!(
-                "guestline: which VM? Say --vm ENDPOINT or set GUESTLINE_VM, for example to vsock:3"
-            ),
-            Self::Guest { attempt, error } => eprintln!("guestline: {}", sentence(attempt, error)),
-            Self::Host { attempt, error } => eprintln!("guestline: {attempt}: {error}"),
-            Self::Told(text) => eprintln!("guestline: {text}"),
-            Self::BrokenPipe => {}
+        if let Some(line) = self.line() {
+            eprintln!("guestline: {line}");
         }
+    }
+
+    /// The one place where failures become text for a terminal, and so where a guest's words in them lose their
+    /// control characters, whichever error brought them.
+    fn line(&self) -> Option<String> {
+        let text = match self {
+            Self::NoEndpoint => {
+                "which VM? Say --vm ENDPOINT or set GUESTLINE_VM, for example to vsock:3".into()
+            }
+            Self::Guest { attempt, error } => sentence(attempt, error),
+            Self::Host { attempt, error } => format!("{attempt}: {error}"),
+            Self::Told(text) => text.clone(),
+            Self::BrokenPipe => return None,
+        };
+        Some(printable(text.as_bytes()))
     }
 
     /// `is_program`: of exec and shell, whose low codes belong to the program.
@@ -138,7 +147,10 @@ fn sentence(attempt: &str, error: &Error) -> String {
                     "; is that the right endpoint, and an agent of this version?"
                 }
                 ConnectError::NotPermitted(_) => "; try as the user who runs the VM",
-                _ => "; is the machine running? (guestline --vm …)",
+                ConnectError::Unproven(_) => {
+                    "; is that the right VM, and the right --secret-file for it?"
+                }
+                _ => "; is the machine running, and is this its endpoint?",
             };
             format!("no agent answers at {endpoint}: {}{next}", chain(source))
         }
@@ -146,22 +158,34 @@ fn sentence(attempt: &str, error: &Error) -> String {
             let next = match reason {
                 Some(RefusalReason::UserNotFound) => "; `guestline users` lists those it has",
                 Some(RefusalReason::Busy) => "; try again in a moment",
+                Some(RefusalReason::BadHello) => {
+                    "; is this agent of another version? (guestline --version)"
+                }
+                Some(RefusalReason::Unauthenticated) => {
+                    "; is --secret-file or GUESTLINE_SECRET_FILE this VM's?"
+                }
                 _ => "",
             };
-            format!("{attempt}: {}{next}", printable(text.as_bytes()))
+            format!("{attempt}: {text}{next}")
         }
         Error::Operation {
             reason,
             errno,
             operation,
+            path,
             message,
-            ..
         } => {
+            let path = printable_path(path);
+            let place = match path.is_empty() || attempt.contains(&path) {
+                true => String::new(),
+                false => format!(", at {path}"),
+            };
             format!(
-                "{attempt}: {}",
+                "{attempt}: {}{place}",
                 explanation(*reason, *errno, operation, message)
             )
         }
+        Error::Folder(error) => format!("{attempt}: on this host, {}", folder(error)),
         Error::Lost(_) => format!(
             "{attempt}: the connection to the agent was lost; whether it happened is not known"
         ),
@@ -169,13 +193,16 @@ fn sentence(attempt: &str, error: &Error) -> String {
     }
 }
 
-/// Why the guest could not, in a few words, with the kernel's name for it.
+/// Why the guest could not, in a few words, with the kernel's name for it. Its own words are in it as they came: for
+/// [`Failure::tell`].
 pub(super) fn explanation(reason: ErrorReason, errno: i32, step: &str, message: &str) -> String {
     let name = match errno {
         0 => String::new(),
         number => format!(" ({:?})", Errno::from_raw(number)),
     };
     let words = match reason {
+        // Not the kernel's word, but that of systemd, say.
+        ErrorReason::PermissionDenied | ErrorReason::NotFound if errno == 0 => message.into(),
         ErrorReason::PermissionDenied => "permission denied by the guest's kernel".into(),
         ErrorReason::Errno => Errno::from_raw(errno).desc().to_lowercase(),
         ErrorReason::NotFound if step == "directory" => "no such directory to start in".into(),
@@ -187,10 +214,23 @@ pub(super) fn explanation(reason: ErrorReason, errno: i32, step: &str, message: 
         ErrorReason::NoSpace => "the guest's disk is full".into(),
         ErrorReason::ReadOnlyFileSystem => "the guest's file system is read-only".into(),
         ErrorReason::SpecialFile => "it is a pipe, socket or device, not a file".into(),
-        ErrorReason::Unsupported if message.is_empty() => "this agent cannot do that".into(),
-        _ => printable(message.as_bytes()),
+        ErrorReason::Unsupported if message.is_empty() => {
+            "this agent cannot do that; is it older than this command? (guestline info)".into()
+        }
+        _ => message.into(),
     };
     format!("{words}{name}")
+}
+
+/// What went wrong with a folder of this host.
+fn folder(error: &FolderError) -> String {
+    match error {
+        FolderError::Refused { errno, .. } => {
+            format!("{error} failed: {}", errno.desc().to_lowercase())
+        }
+        FolderError::Unsafe { .. } => format!("nothing was touched outside of it: {error}"),
+        other => other.to_string(),
+    }
 }
 
 /// An error and its causes on one line.
@@ -233,6 +273,46 @@ mod tests {
             sentence(&attempt, &error),
             "cannot read /root/x as alice: permission denied by the guest's kernel (EACCES)"
         );
+        // Of a whole directory, say, it was one file within.
+        assert_eq!(
+            sentence("cannot remove /root as alice", &error),
+            "cannot remove /root as alice: permission denied by the guest's kernel (EACCES), at /root/x"
+        );
+    }
+
+    #[test]
+    fn nothing_that_a_guest_says_commands_the_terminal() {
+        let words = "a\u{1b}]0;owned\u{7}\n\u{9b}31m\u{202e}";
+        let operation = |reason| Error::Operation {
+            reason,
+            errno: 0,
+            operation: words.into(),
+            path: words.into(),
+            message: words.into(),
+        };
+        let refused = Error::Refused {
+            user: words.into(),
+            reason: None,
+            text: words.into(),
+        };
+        let vm = Vm::new("vsock:3".parse().unwrap()).user(words);
+        let lines = [
+            Error::Protocol(words.into()),
+            operation(ErrorReason::PermissionDenied),
+            operation(ErrorReason::Unsupported),
+            operation(ErrorReason::Internal),
+            refused,
+        ]
+        .map(|error| Err::<(), _>(error).trying_to("read", &vm).unwrap_err())
+        .into_iter()
+        .chain([Failure::Told(words.into())])
+        .map(|failure| failure.line().expect("it is told"));
+        for line in lines {
+            let escaped = r"a\u{1b}]0;owned\u{7}\n\u{9b}31m\u{202e}";
+            assert!(line.contains(escaped), "{line:?}");
+            let is_plain = |c: char| !c.is_control() && c.is_ascii();
+            assert!(line.chars().all(is_plain), "{line:?}");
+        }
     }
 
     #[test]

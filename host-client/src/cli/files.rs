@@ -65,6 +65,9 @@ pub(super) struct MvArguments {
     /// Fail if something is at the new name
     #[arg(short, long)]
     no_clobber: bool,
+    /// Let the two change places
+    #[arg(long, conflicts_with = "no_clobber")]
+    exchange: bool,
     /// A path in the guest
     from: PathBuf,
     /// Its new name, whole: no directory to move into
@@ -153,13 +156,14 @@ pub(super) async fn stat(arguments: StatArguments, vm: &Vm) -> Outcome {
 pub(super) async fn mv(arguments: MvArguments, vm: &Vm) -> Outcome {
     let MvArguments {
         no_clobber,
+        exchange,
         from,
         to,
     } = arguments;
-    let mode = if no_clobber {
-        RenameMode::NoReplace
-    } else {
-        RenameMode::Replace
+    let mode = match (no_clobber, exchange) {
+        (true, _) => RenameMode::NoReplace,
+        (_, true) => RenameMode::Exchange,
+        _ => RenameMode::Replace,
     };
     vm.files()
         .rename(&from, &to, mode)

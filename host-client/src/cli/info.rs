@@ -1,21 +1,22 @@
-//! `guestline info`, `users` and `groups`.
+//! `guestline info`.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
-use guestline_client::{Group, Info, User, Vm};
+use guestline_client::{Info, Vm};
 use serde_json::{Map, Value, json};
 
 use super::{
     Outcome,
     failure::Trying,
     output::{print, print_json, printable, printable_path, put_bytes, seconds},
+    space::disk_json,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Print one JSON document
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) async fn info(arguments: Arguments, vm: &Vm) -> Outcome {
@@ -73,15 +74,6 @@ fn document(info: &Info) -> Value {
     identity.insert("uid".into(), json!(info.identity.uid));
     identity.insert("gid".into(), json!(info.identity.gid));
     identity.insert("groups".into(), json!(info.identity.groups));
-    let disks = info.disks.iter().map(|disk| {
-        let mut object = Map::new();
-        put_bytes(&mut object, "mount_point", disk.mount_point.as_os_str());
-        put_bytes(&mut object, "device", disk.device.as_os_str());
-        object.insert("file_system".into(), json!(disk.file_system));
-        object.insert("total".into(), json!(disk.total));
-        object.insert("available".into(), json!(disk.available));
-        Value::Object(object)
-    });
     json!({
         "agent_version": info.agent_version,
         "hostname": info.hostname,
@@ -101,7 +93,7 @@ fn document(info: &Info) -> Value {
             "swap_total": info.memory.swap_total,
             "swap_free": info.memory.swap_free,
         },
-        "disks": disks.collect::<Vec<_>>(),
+        "disks": info.disks.iter().map(disk_json).collect::<Vec<_>>(),
         "identity": identity,
         "capabilities": info.capabilities,
     })
@@ -109,68 +101,4 @@ fn document(info: &Info) -> Value {
 
 fn word(text: &OsStr) -> String {
     printable(text.as_bytes())
-}
-
-pub(super) async fn users(arguments: Arguments, vm: &Vm) -> Outcome {
-    let users = vm.system().users().await.trying_to("list the users", vm)?;
-    if arguments.json {
-        print_json(&users.iter().map(user_document).collect())?;
-        return Ok(0);
-    }
-    let line = |user: &User| {
-        let (home, shell) = (printable_path(&user.home), printable_path(&user.shell));
-        format!(
-            "{:<20} {:>6} {:>6} {home} {shell}\n",
-            word(&user.name),
-            user.uid,
-            user.gid
-        )
-    };
-    print(users.iter().map(line).collect::<String>().as_bytes()).map(|()| 0)
-}
-
-fn user_document(user: &User) -> Value {
-    let mut object = Map::new();
-    put_bytes(&mut object, "name", &user.name);
-    object.insert("uid".into(), json!(user.uid));
-    object.insert("gid".into(), json!(user.gid));
-    put_bytes(&mut object, "comment", &user.comment);
-    put_bytes(&mut object, "home", user.home.as_os_str());
-    put_bytes(&mut object, "shell", user.shell.as_os_str());
-    object.into()
-}
-
-pub(super) async fn groups(arguments: Arguments, vm: &Vm) -> Outcome {
-    let groups = vm
-        .system()
-        .groups()
-        .await
-        .trying_to("list the groups", vm)?;
-    let members = |group: &Group| {
-        group
-            .members
-            .iter()
-            .map(|name| word(name))
-            .collect::<Vec<_>>()
-    };
-    if arguments.json {
-        let document = |group: &Group| {
-            let mut object = Map::new();
-            put_bytes(&mut object, "name", &group.name);
-            object.insert("gid".into(), json!(group.gid));
-            object.insert("members".into(), json!(members(group)));
-            Value::Object(object)
-        };
-        print_json(&groups.iter().map(document).collect())?;
-        return Ok(0);
-    }
-    let line = |group: &Group| {
-        format!(
-            "{:<20} {:>6} {}\n",
-            word(&group.name),
-            group.gid,
-            members(group).join(",")
-        )
-    };
-    print(groups.iter().map(line).collect::<String>().as_bytes()).map(|()| 0)
 }

@@ -1,6 +1,6 @@
 //! `guestline ls`.
 
-use std::{io::Write, path::PathBuf};
+use std::{collections::HashMap, io::Write, path::PathBuf};
 
 use guestline_client::{DirEntry, Error, Vm};
 use serde_json::{Map, Value, json};
@@ -9,7 +9,8 @@ use super::{
     Outcome,
     failure::{Failure, Trying, explanation},
     output::{
-        metadata_json, mode_text, print_json, printable_path, put_bytes, time_text, type_word,
+        metadata_json, mode_text, print_json, printable, printable_path, put_bytes, time_text,
+        type_word,
     },
 };
 
@@ -21,6 +22,9 @@ pub(super) struct Arguments {
     /// Show modes, owners, sizes and times (UTC)
     #[arg(short)]
     long: bool,
+    /// The same, with the numbers of owners and groups
+    #[arg(short = 'n', long)]
+    numeric: bool,
     /// List all below
     #[arg(short = 'R', long)]
     recursive: bool,
@@ -35,6 +39,12 @@ pub(super) struct Arguments {
     path: PathBuf,
 }
 
+impl Arguments {
+    fn is_long(&self) -> bool {
+        self.long || self.numeric
+    }
+}
+
 pub(super) async fn run(arguments: Arguments, vm: &Vm) -> Outcome {
     let depth = if arguments.recursive {
         DEEPEST
@@ -46,10 +56,12 @@ pub(super) async fn run(arguments: Arguments, vm: &Vm) -> Outcome {
         // As ls(1): a file lists itself.
         Err(error) if error.reason() == Some(guestline_client::ErrorReason::NotADirectory) => {
             let metadata = vm.files().lstat(path).await.trying("list", path, vm)?;
-            return file(&arguments, metadata);
+            let names = names(&arguments, vm).await;
+            return file(&arguments, metadata, &names);
         }
         listed => listed.trying("list", path, vm)?,
     };
+    let names = names(&arguments, vm).await;
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     let (mut code, mut documents) = (0, Vec::new());
     while let Some(entry) = stream.next().await.trying("list", path, vm)? {
@@ -60,7 +72,7 @@ pub(super) async fn run(arguments: Arguments, vm: &Vm) -> Outcome {
         if arguments.json {
             documents.push(document(&entry));
         } else {
-            writeln!(stdout, "{}", line(&entry, arguments.long))?;
+            writeln!(stdout, "{}", line(&entry, &arguments, &names))?;
         }
     }
     stdout.flush()?;
@@ -71,7 +83,35 @@ pub(super) async fn run(arguments: Arguments, vm: &Vm) -> Outcome {
     Ok(code)
 }
 
-fn file(arguments: &Arguments, metadata: guestline_client::Metadata) -> Outcome {
+/// What the guest calls the numbers of its files.
+#[derive(Debug, Default)]
+struct Names {
+    users: HashMap<u32, String>,
+    groups: HashMap<u32, String>,
+}
+
+/// Numbers stay where the names are not to be had.
+async fn names(arguments: &Arguments, vm: &Vm) -> Names {
+    if !arguments.long || arguments.numeric || arguments.json {
+        return Names::default();
+    }
+    let printed = |name: &std::ffi::OsStr| printable(name.as_encoded_bytes());
+    let system = vm.system();
+    let (users, groups) = tokio::join!(system.users(), system.groups());
+    let mut names = Names::default();
+    // Of several with one number the first, as getpwuid(3) has it.
+    for user in users.into_iter().flatten() {
+        let name = printed(&user.name);
+        names.users.entry(user.uid).or_insert(name);
+    }
+    for group in groups.into_iter().flatten() {
+        let name = printed(&group.name);
+        names.groups.entry(group.gid).or_insert(name);
+    }
+    names
+}
+
+fn file(arguments: &Arguments, metadata: guestline_client::Metadata, names: &Names) -> Outcome {
     if arguments.json {
         let mut object = Map::new();
         put_bytes(&mut object, "path", arguments.path.as_os_str());
@@ -80,8 +120,8 @@ fn file(arguments: &Arguments, metadata: guestline_client::Metadata) -> Outcome 
         return Ok(0);
     }
     let name = printable_path(&arguments.path);
-    let text = if arguments.long {
-        long(&metadata, &name)
+    let text = if arguments.is_long() {
+        long(&metadata, &name, names)
     } else {
         name
     };
@@ -106,26 +146,30 @@ fn tell(entry: &DirEntry, error: &Error) {
     .tell();
 }
 
-fn line(entry: &DirEntry, is_long: bool) -> String {
+fn line(entry: &DirEntry, arguments: &Arguments, names: &Names) -> String {
     let name = printable_path(&entry.path);
     match &entry.metadata {
-        Some(metadata) if is_long => long(metadata, &name),
-        None if is_long => format!("?????????? {name}"),
+        Some(metadata) if arguments.is_long() => long(metadata, &name, names),
+        None if arguments.is_long() => format!("?????????? {name}"),
         _ => name,
     }
 }
 
-fn long(metadata: &guestline_client::Metadata, name: &str) -> String {
+fn long(metadata: &guestline_client::Metadata, name: &str, names: &Names) -> String {
+    let owner = |names: &HashMap<u32, String>, id: u32| match names.get(&id) {
+        Some(name) => name.clone(),
+        None => id.to_string(),
+    };
     let target = metadata.link_target.as_deref().map(printable_path);
     let arrow = target
         .map(|target| format!(" -> {target}"))
         .unwrap_or_default();
     format!(
-        "{} {:>3} {:>5} {:>5} {:>10} {} {name}{arrow}",
+        "{} {:>3} {:<8} {:<8} {:>10} {} {name}{arrow}",
         mode_text(metadata),
         metadata.hard_links,
-        metadata.uid,
-        metadata.gid,
+        owner(&names.users, metadata.uid),
+        owner(&names.groups, metadata.gid),
         metadata.size,
         time_text(metadata.modified),
     )

@@ -33,7 +33,7 @@ pub(super) fn printable(bytes: &[u8]) -> String {
 
 /// Characters that make a line read in another order than it is.
 fn is_bidirectional(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 pub(super) fn printable_path(path: &Path) -> String {
@@ -54,9 +54,27 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 /// One JSON document and a newline.
 pub(super) fn print_json(value: &Value) -> Result<(), Failure> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from)?;
-    text.push(b'\n');
-    print(&text)
+    print(format!("{}\n", escaped(&format!("{value:#}"))).as_bytes())
+}
+
+/// The same on one line, for documents that follow each other.
+pub(super) fn print_json_line(value: &Value) -> Result<(), Failure> {
+    print(format!("{}\n", escaped(&value.to_string())).as_bytes())
+}
+
+/// JSON that means the same, without the controls that serde_json leaves as they are: DEL, C1, and those of direction.
+/// They can only stand within strings.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'.. if c.is_control() || is_bidirectional(c) => {
+                text.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            _ => text.push(c),
+        }
+    }
+    text
 }
 
 /// All of it, now.
@@ -166,6 +184,20 @@ mod tests {
         let name = b"a\x1b]0;owned\x07\n\xff\xc2\x9b\xe2\x80\xaeb";
         let text = printable(name);
         assert_eq!(text, r"a\u{1b}]0;owned\u{7}\n\xff\u{9b}\u{202e}b");
+    }
+
+    #[test]
+    fn json_commands_no_terminal_and_means_the_same() {
+        let document = json!({"a\u{9b}": "\u{1b}\u{7f}\u{85}\u{202e}\u{61c}é\n"});
+        for text in [format!("{document:#}"), document.to_string()] {
+            let text = escaped(&text);
+            assert!(text.contains(r#""a\u009b""#), "{text}");
+            assert!(
+                text.contains(r"\u001b\u007f\u0085\u202e\u061cé\n"),
+                "{text}"
+            );
+            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), document);
+        }
     }
 
     #[test]

@@ -28,8 +28,13 @@ impl Progress {
         self.bar.set_message(name);
     }
 
-    pub(super) fn add(&self, bytes: usize) {
-        self.bar.inc(bytes as u64);
+    pub(super) fn add(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    /// A line on stderr that the bar does not draw over.
+    pub(super) fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
     }
 }
 

@@ -4,13 +4,19 @@ use std::path::PathBuf;
 
 use guestline_client::Vm;
 
-use super::{Outcome, exec::session};
+use super::{
+    Outcome,
+    session::{Passing, session},
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Where to start; the user's home otherwise
     #[arg(long, value_name = "DIRECTORY")]
     cwd: Option<PathBuf>,
+    /// In a login session, which the guest's systemd opens: PAM's limits, XDG_RUNTIME_DIR, loginctl
+    #[arg(long)]
+    session: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, vm: &Vm) -> Outcome {
@@ -18,5 +24,10 @@ pub(super) async fn run(arguments: Arguments, vm: &Vm) -> Outcome {
     if let Some(directory) = arguments.cwd {
         shell.current_dir(directory);
     }
-    session(&shell, true, true, "open a shell", vm).await
+    shell.login_session(arguments.session);
+    let passing = Passing {
+        tty: true,
+        stdin: true,
+    };
+    session(&shell, passing, "open a shell", vm).await
 }

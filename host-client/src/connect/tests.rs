@@ -2,9 +2,13 @@
 
 use std::{future::Future, path::PathBuf};
 
-use tokio::net::UnixListener;
+use guestline_proto::{hello::MAX_LINE, proof::AgentExchange};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixListener,
+};
 
-use super::*;
+use super::{handshake::read_line, *};
 
 const LIMIT: Duration = Duration::from_millis(300);
 
@@ -21,7 +25,7 @@ where
     (dir, path)
 }
 
-async fn says(answer: impl Into<Vec<u8>>) -> Result<Box<dyn Io>, ConnectError> {
+async fn says(answer: impl Into<Vec<u8>>) -> Result<(Box<dyn Io>, u32), ConnectError> {
     let answer = answer.into();
     let (_dir, path) = peer(move |mut stream| async move {
         read_line(&mut stream, MAX_LINE).await.ok();
@@ -29,7 +33,7 @@ async fn says(answer: impl Into<Vec<u8>>) -> Result<Box<dyn Io>, ConnectError> {
         // Held open: an end must come from the client's own bounds.
         std::future::pending::<()>().await;
     });
-    connect(&Endpoint::Unix { path }, "alice", LIMIT).await
+    connect(&Endpoint::Unix { path }, "alice", None, LIMIT).await
 }
 
 async fn through(answer: &'static [u8]) -> Result<UnixStream, ConnectError> {
@@ -46,7 +50,9 @@ async fn bytes_glued_behind_either_line_are_not_lost() {
     stream.read_to_string(&mut rest).await.unwrap();
     assert_eq!(rest, "HTTP/2");
 
-    let mut stream = says("ok version=9 uid=1 new=word\n\0\0\x06").await.unwrap();
+    let said = says("ok version=9 uid=1 new=word\n\0\0\x06").await;
+    let (mut stream, uid) = said.unwrap();
+    assert_eq!(uid, 1);
     let mut rest = [0; 3];
     stream.read_exact(&mut rest).await.unwrap();
     assert_eq!(&rest, b"\0\0\x06");
@@ -86,7 +92,7 @@ async fn a_silent_peer_ends_at_the_deadline() {
         drop(stream);
     });
     let endpoint = Endpoint::Hybrid { path, port: 777 };
-    let error = connect(&endpoint, "root", LIMIT).await.err().unwrap();
+    let error = connect(&endpoint, "root", None, LIMIT).await.err().unwrap();
     assert!(matches!(error, ConnectError::TimedOut(LIMIT)));
 }
 
@@ -130,7 +136,7 @@ async fn a_stranger_is_not_an_agent() {
     let (_dir, path) = peer(|mut stream| async move {
         read_line(&mut stream, MAX_LINE).await.ok();
     });
-    let closed = connect(&Endpoint::Unix { path }, "alice", LIMIT)
+    let closed = connect(&Endpoint::Unix { path }, "alice", None, LIMIT)
         .await
         .err();
     assert!(matches!(closed, Some(ConnectError::Closed)));
@@ -141,11 +147,87 @@ async fn a_missing_or_dead_socket_and_an_impossible_name_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gone");
     let endpoint = Endpoint::Unix { path: path.clone() };
-    let missing = connect(&endpoint, "root", LIMIT).await.err();
+    let missing = connect(&endpoint, "root", None, LIMIT).await.err();
     assert!(matches!(missing, Some(ConnectError::NoSuchSocket(_))));
     drop(UnixListener::bind(&path).unwrap());
-    let dead = connect(&endpoint, "root", LIMIT).await.err();
+    let dead = connect(&endpoint, "root", None, LIMIT).await.err();
     assert!(matches!(dead, Some(ConnectError::NobodyListens(_))));
-    let name = connect(&endpoint, "a\nb", LIMIT).await.err();
+    let name = connect(&endpoint, "a\nb", None, LIMIT).await.err();
     assert!(matches!(name, Some(ConnectError::InvalidUser { .. })));
+}
+
+fn secret(byte: char) -> Secret {
+    byte.to_string().repeat(32).parse().unwrap()
+}
+
+/// An agent with this secret, or one that takes every answer for right.
+async fn agent_with(theirs: Secret, ours: Secret) -> Result<(Box<dyn Io>, u32), ConnectError> {
+    let (_dir, path) = peer(move |mut stream| async move {
+        let hello = read_line(&mut stream, MAX_LINE).await.unwrap();
+        let nonce = guestline_proto::proof::Nonce::random().unwrap();
+        let (exchange, challenge) = AgentExchange::challenge(&hello, nonce);
+        stream.write_all(challenge.as_bytes()).await.unwrap();
+        let answer = read_line(&mut stream, MAX_LINE).await.unwrap();
+        let reply = guestline_proto::hello::Reply::Ok {
+            version: "9".into(),
+            uid: 1000,
+        };
+        let line = match exchange.check(&[theirs], &answer) {
+            Ok(proven) => proven.seal(&reply),
+            Err(_) => format!("ok version=9 uid=1000 proof={}\n", "0".repeat(64)),
+        };
+        let line = line + "HTTP/2";
+        stream.write_all(line.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    connect(&Endpoint::Unix { path }, "alice", Some(&ours), LIMIT).await
+}
+
+#[tokio::test]
+async fn an_agent_that_has_the_secret_is_taken_and_no_byte_behind_its_proof() {
+    let (mut stream, uid) = agent_with(secret('a'), secret('a')).await.unwrap();
+    assert_eq!(uid, 1000);
+    let mut rest = [0; 6];
+    stream.read_exact(&mut rest).await.unwrap();
+    assert_eq!(&rest, b"HTTP/2");
+}
+
+#[tokio::test]
+async fn an_agent_without_the_secret_is_refused() {
+    let error = agent_with(secret('b'), secret('a')).await.err();
+    assert!(matches!(
+        error,
+        Some(ConnectError::Unproven(ProofError::Wrong))
+    ));
+    // One that has none lets us in at once; and no words of its own make up for the proof.
+    for line in [
+        "ok version=9 uid=1000\n",
+        "ok version=9 uid=1000 proof=00\n",
+    ] {
+        let (_dir, path) = peer(move |mut stream| async move {
+            read_line(&mut stream, MAX_LINE).await.ok();
+            stream.write_all(line.as_bytes()).await.ok();
+            std::future::pending::<()>().await;
+        });
+        let ours = secret('a');
+        let endpoint = Endpoint::Unix { path };
+        let error = connect(&endpoint, "alice", Some(&ours), LIMIT).await.err();
+        assert!(
+            matches!(error, Some(ConnectError::Unproven(_))),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_before_the_proof_has_its_reason() {
+    let (_dir, path) = peer(move |mut stream| async move {
+        read_line(&mut stream, MAX_LINE).await.ok();
+        stream.write_all(b"error busy later\n").await.ok();
+    });
+    let ours = secret('a');
+    let endpoint = Endpoint::Unix { path };
+    let error = connect(&endpoint, "alice", Some(&ours), LIMIT).await.err();
+    let busy = Some(RefusalReason::Busy);
+    assert!(matches!(error, Some(ConnectError::Refused { reason, .. }) if reason == busy));
 }

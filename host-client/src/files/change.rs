@@ -7,7 +7,7 @@ use std::{
 
 use guestline_proto::v1;
 
-use super::{Files, Metadata, from_wire, to_wire};
+use super::{Files, Metadata, call, from_wire, to_wire};
 use crate::Error;
 
 /// What a rename does with something at its target.
@@ -78,18 +78,6 @@ pub struct Space {
     pub inodes_free: u64,
     /// Mounted read-only.
     pub read_only: bool,
-}
-
-/// Makes the call, and turns its status into our error.
-macro_rules! call {
-    ($files:ident . $rpc:ident ($request:expr)) => {
-        $files
-            .client()
-            .$rpc($request)
-            .await
-            .map(tonic::Response::into_inner)
-            .map_err(|status| $files.vm.error(status))
-    };
 }
 
 impl Files {

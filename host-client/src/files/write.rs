@@ -8,19 +8,11 @@ use guestline_proto::{
         write_request::Message,
     },
 };
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    sync::mpsc,
-    task::JoinHandle,
-};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, transport::Channel};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::Metadata;
-use crate::{Error, Vm};
+use super::{Metadata, upload::Upload};
+use crate::{Error, Vm, channel::Channel};
 
-/// Chunks on their way besides the HTTP/2 window: one being sent, and one ready.
-const QUEUE: usize = 2;
 /// How much of a reader goes into one message: large frames carry vsock best.
 const READ_SIZE: usize = MAX_CHUNK_SIZE;
 
@@ -107,10 +99,7 @@ impl WriteOptions {
 /// mode is atomic, the file is then as it was.
 #[derive(Debug)]
 pub struct FileWriter {
-    vm: Vm,
-    requests: mpsc::Sender<WriteRequest>,
-    /// `None`: it ended, which was told.
-    call: Option<JoinHandle<Result<Response<WriteResponse>, Status>>>,
+    upload: Upload<WriteRequest, WriteResponse>,
     sent: u64,
 }
 
@@ -120,16 +109,10 @@ impl FileWriter {
         mut client: FilesClient<Channel>,
         start: WriteStart,
     ) -> Result<Self, Error> {
-        let (requests, queue) = mpsc::channel(QUEUE);
-        let call = tokio::spawn(async move { client.write(ReceiverStream::new(queue)).await });
-        let mut writer = Self {
-            vm,
-            requests,
-            call: Some(call),
-            sent: 0,
-        };
-        writer.send(Message::Start(start)).await?;
-        Ok(writer)
+        let call = |requests| async move { client.write(requests).await };
+        let mut upload = Upload::begin(vm, call);
+        upload.send(request(Message::Start(start))).await?;
+        Ok(Self { upload, sent: 0 })
     }
 
     /// Sends bytes, of any number. Waits while the guest is slower; fails as soon as the guest gave up.
@@ -140,7 +123,7 @@ impl FileWriter {
         while !data.is_empty() {
             let chunk = data.split_to(data.len().min(MAX_CHUNK_SIZE));
             let length = chunk.len() as u64;
-            self.send(Message::Data(chunk)).await?;
+            self.upload.send(request(Message::Data(chunk))).await?;
             self.sent += length;
         }
         Ok(())
@@ -168,57 +151,20 @@ impl FileWriter {
     }
 
     /// Completes the file, and gives its attributes.
-    pub async fn finish(mut self) -> Result<Metadata, Error> {
+    pub async fn finish(self) -> Result<Metadata, Error> {
         let size = self.sent;
-        self.send(Message::Finish(WriteFinish { size })).await?;
-        let answer = self.call.as_mut().ok_or(Error::Lost(None))?.await;
-        self.call = None;
-        let answer = self.ended(answer)?;
+        let last = request(Message::Finish(WriteFinish { size }));
+        let answer = self.upload.finish(last).await?;
         if answer.written != size {
             let text = format!("{size} bytes were sent and {} written", answer.written);
             return Err(Error::Protocol(text));
         }
         Metadata::from_answer(answer.metadata)
     }
-
-    async fn send(&mut self, message: Message) -> Result<(), Error> {
-        let request = WriteRequest {
-            message: Some(message),
-        };
-        // An ended call has told its error once, and must not be asked again.
-        let call = self.call.as_mut().ok_or(Error::Lost(None))?;
-        let ended = tokio::select! {
-            biased;
-            ended = &mut *call => ended,
-            sent = self.requests.send(request) => match sent {
-                Ok(()) => return Ok(()),
-                Err(_) => call.await,
-            },
-        };
-        self.call = None;
-        self.ended(ended)?;
-        Err(Error::Protocol(
-            "a write was answered before it was finished".into(),
-        ))
-    }
-
-    fn ended(
-        &self,
-        answer: Result<Result<Response<WriteResponse>, Status>, tokio::task::JoinError>,
-    ) -> Result<WriteResponse, Error> {
-        match answer {
-            Ok(answer) => Ok(answer.map_err(|status| self.vm.error(status))?.into_inner()),
-            // Only when the runtime is being shut down.
-            Err(_) => Err(Error::Lost(None)),
-        }
-    }
 }
 
-impl Drop for FileWriter {
-    fn drop(&mut self) {
-        // Resets the stream, so that the guest sees no orderly end without `finish` either.
-        if let Some(call) = &self.call {
-            call.abort();
-        }
+fn request(message: Message) -> WriteRequest {
+    WriteRequest {
+        message: Some(message),
     }
 }

@@ -14,8 +14,18 @@ use crate::{MachineError, Setup};
 
 pub(crate) use overlay::overlay;
 
-/// Modules that every image loads: the vsock to the host, and the loopback that a test of the peer check needs.
-const VSOCK_MODULES: [&str; 3] = ["virtio_pci", "vmw_vsock_virtio_transport", "vsock_loopback"];
+/// Modules that every image loads: the vsock to the host, what QEMU hands in, where the machine's secret is, and what tests
+/// need of a kernel: the vsock's loopback, and FUSE.
+const COMMON_MODULES: [&str; 5] = [
+    "qemu_fw_cfg",
+    "virtio_pci",
+    "vmw_vsock_virtio_transport",
+    "vsock_loopback",
+    "fuse",
+];
+
+/// What each image's init prints on the console when the guest can be connected to.
+pub(crate) const DRIVER_IS_UP: &str = "guestline: the vsock driver is up";
 
 /// Which image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,13 +59,28 @@ pub(crate) struct Image {
 impl Setup {
     /// Makes the image, unless it is cached, and says where it is.
     pub fn image(&self, kind: ImageKind) -> Result<PathBuf, MachineError> {
-        self.base_image(kind).map(|image| image.initramfs)
+        self.base_image(kind, &[]).map(|image| image.initramfs)
     }
 
-    pub(crate) fn base_image(&self, kind: ImageKind) -> Result<Image, MachineError> {
+    /// The same for an image with more Debian packages: a start that needs it is quick then.
+    pub fn prepare(&self, kind: ImageKind, packages: &[String]) -> Result<(), MachineError> {
+        self.base_image(kind, packages).map(drop)
+    }
+
+    pub(crate) fn base_image(
+        &self,
+        kind: ImageKind,
+        packages: &[String],
+    ) -> Result<Image, MachineError> {
+        let _held = self.hold()?;
         match kind {
-            ImageKind::Minimal => minimal::build(self),
-            ImageKind::Debian => debian::build(self),
+            ImageKind::Minimal => match packages.first() {
+                Some(package) => Err(MachineError::NoPackages {
+                    package: package.clone(),
+                }),
+                None => minimal::build(self),
+            },
+            ImageKind::Debian => debian::build(self, packages),
         }
     }
 }
@@ -95,7 +120,7 @@ fn cached_initramfs(
 ) -> Result<PathBuf, MachineError> {
     let kernel = setup.kernel()?.image;
     let kernel = kernel.to_string_lossy();
-    let parts = [&VSOCK_MODULES[..], parts, &[&kernel]].concat();
+    let parts = [&COMMON_MODULES[..], parts, &[&kernel]].concat();
     let name = format!("{}-{}.cpio", kind.name(), fingerprint(&parts));
     let path = setup.folder("images")?.join(name);
     if !path.exists() {

@@ -3,8 +3,12 @@
 
 mod packages;
 pub(crate) mod programs;
+mod vhost_device_vsock;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
 
 use crate::MachineError;
 
@@ -25,8 +29,20 @@ impl Setup {
     /// A folder of the cache, made if it is missing.
     pub(crate) fn folder(&self, name: &str) -> Result<PathBuf, MachineError> {
         let path = self.cache.join(name);
-        std::fs::create_dir_all(&path).map_err(MachineError::file("make", &path))?;
+        fs::create_dir_all(&path).map_err(MachineError::file("make", &path))?;
         Ok(path)
+    }
+
+    /// Waits until nobody else adds to the cache, which others may share: what is added is made beside its place, under
+    /// one name. For as long as the result lives.
+    pub(crate) fn hold(&self) -> Result<File, MachineError> {
+        let path = self.folder("")?;
+        let folder = File::open(&path).map_err(MachineError::file("open", &path))?;
+        if let Err(TryLockError::WouldBlock) = folder.try_lock() {
+            say("waiting for another set-up to end");
+        }
+        folder.lock().map_err(MachineError::file("lock", &path))?;
+        Ok(folder)
     }
 }
 

@@ -10,16 +10,13 @@ use std::{
 use super::{Setup, say};
 use crate::MachineError;
 
-/// The crate that gives QEMU a vsock where the kernel has none.
-const VHOST_DEVICE_VSOCK: &str = "vhost-device-vsock";
-const VHOST_DEVICE_VSOCK_VERSION: &str = "0.3.0";
-
 /// How much of a failed program's words is shown.
 const WORDS: usize = 2000;
 
 impl Setup {
     /// QEMU for x86-64.
     pub(crate) fn qemu(&self) -> Result<PathBuf, MachineError> {
+        let _held = self.hold()?;
         let name = "qemu-system-x86_64";
         if let Some(path) = find(name) {
             return Ok(path);
@@ -52,30 +49,6 @@ impl Setup {
     /// mke2fs, which makes an ext4 image of a folder.
     pub(crate) fn mke2fs(&self) -> Result<PathBuf, MachineError> {
         find("mke2fs").map_or_else(|| install("mke2fs", &["e2fsprogs"]), Ok)
-    }
-
-    /// vhost-device-vsock, built once into the cache.
-    pub(crate) fn vhost_device_vsock(&self) -> Result<PathBuf, MachineError> {
-        let root = self.folder("tools")?;
-        let program = root.join("bin").join(VHOST_DEVICE_VSOCK);
-        if !program.exists() {
-            say("building vhost-device-vsock from its crate, once (about a minute)");
-            let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-            let root = root.to_string_lossy();
-            let version = VHOST_DEVICE_VSOCK_VERSION;
-            let arguments = [
-                "install",
-                "--quiet",
-                "--locked",
-                "--version",
-                version,
-                "--root",
-                &root,
-                VHOST_DEVICE_VSOCK,
-            ];
-            run(&cargo, &arguments)?;
-        }
-        Ok(program)
     }
 }
 

@@ -1,28 +1,31 @@
 //! Who is let in, and what is answered to whoever is not.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use guestline_client::{Endpoint, Error, RefusalReason, Vm};
+use guestline_client::{ConnectError, Endpoint, Error, RefusalReason, Secret, Vm};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
 
 use super::refusal;
-use crate::{cases, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    runner::Outcome,
+    stub::{connect, greeted},
+    target::Target,
+};
 
 cases![
-    an_unknown_user_is_an_error_of_the_first_operation,
-    a_number_is_not_a_user,
+    an_unknown_user_is_an_error_of_the_first_operation: [15],
+    a_number_is_not_a_user: [15],
+    a_host_that_has_another_secret_gets_nowhere: [26],
     nobody_listening_is_said_with_the_endpoint,
-    each_wrong_hello_gets_its_answer,
-    a_silent_peer_is_closed_within_its_time,
-    a_flood_of_silent_peers_keeps_nobody_out,
-    bytes_glued_behind_the_hello_are_not_lost,
+    each_wrong_hello_gets_its_answer: [28],
+    a_silent_peer_is_closed_within_its_time: [28],
+    a_flood_of_silent_peers_keeps_nobody_out: [28],
+    bytes_glued_behind_the_hello_are_not_lost: [29],
 ];
 
 async fn an_unknown_user_is_an_error_of_the_first_operation(target: &Target) -> Outcome {
@@ -59,6 +62,30 @@ async fn a_number_is_not_a_user(target: &Target) -> Outcome {
     Ok(())
 }
 
+/// Promise 26: an agent that cannot prove it is refused by the client, one that wants a proof refuses.
+async fn a_host_that_has_another_secret_gets_nowhere(target: &Target) -> Outcome {
+    let vm = Vm::new(target.endpoint().clone()).secret(Secret::random()?);
+    let error = refusal("stat", vm.files().stat("/").await)?;
+    let expected = match target.secret() {
+        None => matches!(
+            error,
+            Error::Connect {
+                source: ConnectError::Unproven(_),
+                ..
+            }
+        ),
+        Some(_) => matches!(
+            error,
+            Error::Refused {
+                reason: Some(RefusalReason::Unauthenticated),
+                ..
+            }
+        ),
+    };
+    ensure!(expected, "{error:?}");
+    Ok(())
+}
+
 async fn nobody_listening_is_said_with_the_endpoint(_: &Target) -> Outcome {
     let endpoint: Endpoint = "unix:/nonexistent/agent.sock".parse()?;
     let error = refusal("stat", Vm::new(endpoint).files().stat("/").await)?;
@@ -88,6 +115,11 @@ async fn each_wrong_hello_gets_its_answer(target: &Target) -> Outcome {
             answer.starts_with("error bad-hello "),
             "to {:.20?} it said {answer:?}",
             hello
+        );
+        // At once, and not when its time is over.
+        ensure!(
+            hello != long || answer.contains("no end within 1024 bytes"),
+            "{answer:?}"
         );
     }
     Ok(())
@@ -122,19 +154,9 @@ async fn a_flood_of_silent_peers_keeps_nobody_out(target: &Target) -> Outcome {
 }
 
 async fn bytes_glued_behind_the_hello_are_not_lost(target: &Target) -> Outcome {
-    let mut peer = connect(target).await?;
-    // HTTP/2's preface and an empty SETTINGS frame (RFC 9113, 3.4), in one write with the hello.
-    peer.write_all(b"guestline/1 user=alice\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
-        .await?;
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\n") {
-        answer.push(peer.read_u8().await?);
-    }
-    ensure!(
-        answer.starts_with(b"ok version="),
-        "{:?}",
-        String::from_utf8_lossy(&answer)
-    );
+    // HTTP/2's preface and an empty SETTINGS frame (RFC 9113, 3.4), in one write with the last line.
+    let glued = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let mut peer = greeted(target, "alice", glued).await?;
     let mut frame = [0; 9];
     tokio::time::timeout(Duration::from_secs(5), peer.read_exact(&mut frame)).await??;
     ensure!(
@@ -143,26 +165,6 @@ async fn bytes_glued_behind_the_hello_are_not_lost(target: &Target) -> Outcome {
         frame[3]
     );
     Ok(())
-}
-
-/// A raw connection, past the CONNECT handshake where there is one.
-async fn connect(target: &Target) -> anyhow::Result<UnixStream> {
-    let text = target.endpoint().to_string();
-    if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(UnixStream::connect(path).await?);
-    }
-    let rest = text
-        .strip_prefix("hybrid:")
-        .with_context(|| format!("no raw connection to {text}"))?;
-    let (path, port) = rest
-        .rsplit_once(':')
-        .context("a hybrid endpoint has a port")?;
-    let mut stream = UnixStream::connect(PathBuf::from(path)).await?;
-    stream
-        .write_all(format!("CONNECT {port}\n").as_bytes())
-        .await?;
-    while stream.read_u8().await? != b'\n' {}
-    Ok(stream)
 }
 
 async fn answer(peer: &mut UnixStream) -> anyhow::Result<String> {

@@ -1,92 +1,94 @@
-//! What needs more than busybox in the guest: raw vsock sockets by perl, and systemd.
+//! What needs more than busybox in the guest: systemd, sudo, quotas and perl.
 
 use anyhow::ensure;
+use guestline_client::{ErrorReason, WriteOptions};
 
-use super::shell;
+use super::{pattern, put, refusal, restart::an_impostor_is_not_taken_for_a_worker, shell};
 use crate::{cases, runner::Outcome, target::Target};
 
 cases![
-    a_guest_process_that_connects_by_vsock_is_closed_unheard,
-    an_unprivileged_process_cannot_bind_the_agents_port,
     the_agent_is_a_unit_that_came_up,
+    an_impostor_is_not_taken_for_a_worker,
+    sudo_works_for_whom_it_is_allowed: [13],
+    a_full_quota_leaves_the_old_content: [9],
 ];
 
-/// AF_VSOCK, which perl has no name for.
-const CONNECT: &str = r#"
-use Socket;
-my ($cid) = @ARGV;
-socket(my $s, 40, SOCK_STREAM, 0) or die "socket: $!";
-# struct sockaddr_vm of linux/vm_sockets.h
-connect($s, pack("SSLLx4", 40, 0, 777, $cid)) or die "connect: $!";
-syswrite($s, "guestline/1 user=root\n");
-my $n = sysread($s, my $answer, 1024);
-print defined $n && $n > 0 ? "answer: $answer" : "closed";
+/// Sets a limit of blocks of 1 KiB for a uid: quotactl(2), for which Debian's base has no program.
+const SET_QUOTA: &str = r#"
+my ($device, $uid, $blocks) = @ARGV;
+# struct if_dqblk of linux/quota.h, of which dqb_valid says QIF_BLIMITS.
+my $limits = pack("Q8Lx4", $blocks, $blocks, 0, 0, 0, 0, 0, 0, 1);
+# SYS_quotactl, QCMD(Q_SETQUOTA, USRQUOTA)
+syscall(179, 0x800008 << 8 | 0, $device, $uid + 0, $limits) == 0 or die "quotactl: $!";
 "#;
-
-const BIND: &str = r#"
-use Socket;
-my ($port) = @ARGV;
-socket(my $s, 40, SOCK_STREAM, 0) or die "socket: $!";
-print bind($s, pack("SSLLx4", 40, 0, $port, 0xffffffff)) ? "bound" : "refused: $!";
-"#;
-
-/// Promise 25: as root and as alice, through the loopback's CID 1 and the guest's own.
-async fn a_guest_process_that_connects_by_vsock_is_closed_unheard(target: &Target) -> Outcome {
-    let (loaded, _) = shell(
-        &target.user("root"),
-        "grep -q ^vsock_loopback /proc/modules",
-    )
-    .await?;
-    ensure!(
-        loaded,
-        "vsock_loopback is not loaded, so that this case could not fail"
-    );
-    for user in ["root", "alice"] {
-        let output = target
-            .user(user)
-            .command("perl")
-            .args(["-e", CONNECT, "1"])
-            .output()
-            .await?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(
-            said == "closed",
-            "{user} through CID 1: {said:?} {errors:?}"
-        );
-    }
-    Ok(())
-}
-
-/// Promise 27: a port beside the agent's, which is taken; the kernel's rule is the same for all below 1024.
-async fn an_unprivileged_process_cannot_bind_the_agents_port(target: &Target) -> Outcome {
-    let bind = async |user: &str, port: &str| -> anyhow::Result<String> {
-        let output = target
-            .user(user)
-            .command("perl")
-            .args(["-e", BIND, port])
-            .output()
-            .await?;
-        Ok(String::from_utf8(output.stdout)?)
-    };
-    ensure!(
-        bind("alice", "778").await?.contains("Permission denied"),
-        "alice bound port 778"
-    );
-    ensure!(
-        bind("alice", "5000").await? == "bound",
-        "alice cannot bind any port: the case shows nothing"
-    );
-    ensure!(
-        bind("root", "778").await? == "bound",
-        "nobody can bind port 778: the case shows nothing"
-    );
-    Ok(())
-}
 
 async fn the_agent_is_a_unit_that_came_up(target: &Target) -> Outcome {
     let (active, state) =
         shell(&target.user("root"), "systemctl is-active guestline-agent").await?;
     ensure!(active, "the unit is {state}");
+    Ok(())
+}
+
+/// Nothing of the agent's stands in the way of a set-id program, such as no_new_privs.
+async fn sudo_works_for_whom_it_is_allowed(target: &Target) -> Outcome {
+    let rule = WriteOptions::replace().permissions(0o440);
+    let file = "/etc/sudoers.d/guestline-test";
+    let root = target.user("root").files();
+    put(&root, file, "alice ALL=(ALL) NOPASSWD: ALL\n", rule).await?;
+    let alice = target.user("alice");
+    let (ok, ids) = shell(&alice, "sudo -n id -u; sudo -n -u bob id -un").await?;
+    ensure!(ok && ids == "0\nbob\n", "alice's sudo gave {ids:?}");
+    let (allowed, said) = shell(&target.user("bob"), "sudo -n id -u 2>&1").await?;
+    ensure!(
+        !allowed && said.contains("password"),
+        "bob's sudo gave {said:?}"
+    );
+    root.remove_file(file).await?;
+    let (still, _) = shell(&alice, "sudo -n id -u").await?;
+    ensure!(!still, "alice's sudo works without its rule");
+    Ok(())
+}
+
+/// For EDQUOT.
+async fn a_full_quota_leaves_the_old_content(target: &Target) -> Outcome {
+    let root = target.user("root");
+    let line = "cd /root && truncate -s 64M quota.img && mkfs.ext4 -q -O quota quota.img && \
+        device=$(losetup -f --show quota.img) && mkdir -p /mnt/quota && \
+        mount -o usrquota $device /mnt/quota && chmod 777 /mnt/quota && echo $device";
+    let (made, device) = shell(&root, line).await?;
+    ensure!(made, "cannot make a file system with quotas");
+    let mut limit = root.command("perl");
+    let limit = limit.args(["-e", SET_QUOTA, device.trim(), "1000", "2048"]);
+    let limit = limit.output().await?;
+    ensure!(limit.status.success(), "{limit:?}");
+    let (alice, bob) = (target.user("alice").files(), target.user("bob").files());
+    alice.write("/mnt/quota/file", "old").await?;
+    for (path, options) in [
+        ("/mnt/quota/file", WriteOptions::replace()),
+        ("/mnt/quota/new", WriteOptions::create_new()),
+    ] {
+        let write = put(&alice, path, pattern(4 << 20), options).await;
+        let error = refusal("writing 4 MiB into a quota of 2", write)?;
+        ensure!(
+            error.reason() == Some(ErrorReason::QuotaExceeded),
+            "{error:?}"
+        );
+    }
+    ensure!(alice.read("/mnt/quota/file").await? == b"old");
+    let names = alice.read_dir("/mnt/quota").await?;
+    let names: Vec<_> = names.iter().map(|entry| entry.name()).collect();
+    ensure!(
+        names.len() == 2 && names.iter().any(|name| *name == "lost+found"),
+        "{names:?}"
+    );
+    // What was taken up is given back, and the disk was not the limit.
+    alice.write("/mnt/quota/file", pattern(1 << 20)).await?;
+    bob.write("/mnt/quota/bobs", pattern(4 << 20)).await?;
+    let (gone, _) = shell(
+        &root,
+        "umount /mnt/quota && losetup -D && rm /root/quota.img",
+    )
+    .await?;
+    ensure!(gone, "cannot take the file system away");
     Ok(())
 }

@@ -22,11 +22,11 @@ cases![
     what_is_written_is_read,
     a_megabyte_file_goes_both_ways_whole,
     bad_paths_are_typed_errors,
-    special_files_are_refused_at_once,
-    proc_files_read_as_cat_prints_them,
-    names_that_are_not_utf8_come_back_byte_for_byte,
-    a_vanished_writer_leaves_the_old_content_and_no_trace,
-    a_full_disk_leaves_the_old_content,
+    special_files_are_refused_at_once: [6],
+    proc_files_read_as_cat_prints_them: [7],
+    names_that_are_not_utf8_come_back_byte_for_byte: [8],
+    a_vanished_writer_leaves_the_old_content_and_no_trace: [9],
+    a_full_disk_leaves_the_old_content: [9],
     the_modes_of_writing_do_what_they_say,
     a_listing_tells_what_it_may_not_enter,
     five_thousand_entries_are_listed_in_pages,
@@ -104,7 +104,7 @@ async fn bad_paths_are_typed_errors(target: &Target) -> Outcome {
     Ok(())
 }
 
-/// Promise 6, for what can be known before opening.
+/// For what can be known before opening.
 async fn special_files_are_refused_at_once(target: &Target) -> Outcome {
     let alice = target.user("alice");
     shell(&alice, "rm -f fifo; mkfifo fifo").await?;
@@ -132,7 +132,6 @@ async fn special_files_are_refused_at_once(target: &Target) -> Outcome {
     Ok(())
 }
 
-/// Promise 7.
 async fn proc_files_read_as_cat_prints_them(target: &Target) -> Outcome {
     let alice = target.user("alice");
     for path in [
@@ -177,7 +176,7 @@ async fn names_that_are_not_utf8_come_back_byte_for_byte(target: &Target) -> Out
     Ok(())
 }
 
-/// Promise 9, for a client that goes away.
+/// For a client that goes away.
 async fn a_vanished_writer_leaves_the_old_content_and_no_trace(target: &Target) -> Outcome {
     let files = target.user("alice").files();
     let _ = files.remove_dir_all("torn").await;
@@ -213,7 +212,7 @@ async fn a_vanished_writer_leaves_the_old_content_and_no_trace(target: &Target) 
     Ok(())
 }
 
-/// Promise 9, for ENOSPC.
+/// For ENOSPC.
 async fn a_full_disk_leaves_the_old_content(target: &Target) -> Outcome {
     let root = target.user("root");
     let (mounted, _) = shell(

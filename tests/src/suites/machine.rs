@@ -1,20 +1,25 @@
 //! What only a machine of its own can show: the host's settings stay as they are.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::ensure;
-use guestline_client::{CreateGroup, CreateUser, ErrorReason};
+use anyhow::{Context, ensure};
+use guestline_client::{ClockStep, CreateGroup, CreateUser, ErrorReason};
 
 use super::{expect_errno, isolation::listener_of, refusal, shell};
 use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
 
 cases![
-    the_listener_stays_shut_with_suid_dumpable,
+    the_listener_stays_shut_with_suid_dumpable: [2],
     a_user_is_created_and_used_at_once,
-    a_user_who_joins_a_group_has_it_on_the_next_connection,
+    a_user_who_joins_a_group_has_it_on_the_next_connection: [10],
+    the_clock_is_set_and_the_step_told,
+    the_random_pool_takes_fresh_bytes,
+    a_guest_without_a_disk_has_nothing_to_freeze,
+    a_resumed_guest_has_the_time_a_new_generation_and_new_connections: [33],
+    a_resume_is_roots_alone_and_all_or_nothing,
 ];
 
-/// Promise 2, with fs.suid_dumpable=1, which makes processes that changed their user readable.
+/// With fs.suid_dumpable=1, which makes processes that changed their user readable.
 async fn the_listener_stays_shut_with_suid_dumpable(target: &Target) -> Outcome {
     let (root, alice) = (target.user("root"), target.user("alice"));
     let (set, _) = shell(&root, "echo 1 > /proc/sys/fs/suid_dumpable").await?;
@@ -41,16 +46,6 @@ async fn a_user_is_created_and_used_at_once(target: &Target) -> Outcome {
         ..Default::default()
     };
     let group = root.system().create_group(crew).await;
-    // Debian's busybox has no adduser: there the answer is that the guest cannot.
-    let (has_tool, _) = shell(&root, "command -v groupadd || command -v addgroup").await?;
-    if !has_tool {
-        let error = refusal("creating a group without a tool", group)?;
-        ensure!(
-            error.reason() == Some(ErrorReason::Unsupported),
-            "{error:?}"
-        );
-        return Ok(());
-    }
     group?;
     let carol = root.system().create_user(new.clone()).await?;
     let (_, id) = shell(&target.user("carol"), "id -u; id -Gn; pwd").await?;
@@ -63,10 +58,24 @@ async fn a_user_is_created_and_used_at_once(target: &Target) -> Outcome {
     ensure!(lines.next() == Some("/home/carol"), "{id}");
     let again = root.system().create_user(new).await;
     ensure!(again.is_err_and(|error| error.reason() == Some(ErrorReason::AlreadyExists)));
+
+    let mut add = super::commands::guestline(target, "root")?;
+    let words = [
+        "users", "add", "dave", "--uid", "4242", "--group", "crew", "--json",
+    ];
+    let output = add.args(words).output().await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    let made: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(
+        made[0]["name"] == "dave" && made[0]["uid"] == 4242,
+        "{made}"
+    );
+    let (_, groups) = shell(&target.user("dave"), "id -Gn").await?;
+    ensure!(groups.contains("crew"), "{groups}");
     Ok(())
 }
 
-/// Promise 10.
 async fn a_user_who_joins_a_group_has_it_on_the_next_connection(target: &Target) -> Outcome {
     let root = target.user("root");
     // One handle, so that its old connection is told to go, and reconnects by itself.
@@ -84,4 +93,151 @@ async fn a_user_who_joins_a_group_has_it_on_the_next_connection(target: &Target)
             .is_ok_and(|(_, groups)| groups.contains("1777")))
     })
     .await
+}
+
+async fn the_clock_is_set_and_the_step_told(target: &Target) -> Outcome {
+    let root = target.user("root");
+    let day = Duration::from_secs(86_400);
+    let minutes = Duration::from_secs(600);
+    let now = SystemTime::now();
+    root.system().set_time(now).await?;
+    let forward = root.system().set_time(now + day).await?;
+    ensure!(
+        matches!(forward, ClockStep::Forward(by) if by > day - minutes && by <= day),
+        "{forward:?}"
+    );
+    let (_, seconds) = shell(&root, "date +%s").await?;
+    let shown = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.trim().parse()?);
+    ensure!(shown + minutes > now + day, "the clock says {shown:?}");
+    let back = root.system().set_time(SystemTime::now()).await?;
+    ensure!(
+        matches!(back, ClockStep::Back(by) if by > day - minutes),
+        "{back:?}"
+    );
+    Ok(())
+}
+
+async fn the_random_pool_takes_fresh_bytes(target: &Target) -> Outcome {
+    let root = target.user("root");
+    root.system().reseed(vec![7; 64]).await?;
+    root.system().reseed(vec![7; 4096]).await?;
+    let (ok, bytes) = shell(&root, "head -c 32 /dev/urandom | od -An -tx1").await?;
+    ensure!(ok && bytes.split_whitespace().count() == 32, "{bytes}");
+    Ok(())
+}
+
+async fn a_guest_without_a_disk_has_nothing_to_freeze(target: &Target) -> Outcome {
+    if target.name() == "debian" {
+        return Ok(());
+    }
+    let root = target.user("root").system();
+    let error = refusal("freeze", root.freeze(None).await)?;
+    ensure!(
+        error.reason() == Some(ErrorReason::Unsupported),
+        "{error:?}"
+    );
+    let error = refusal("thaw", root.thaw().await)?;
+    ensure!(error.reason() == Some(ErrorReason::NotFrozen), "{error:?}");
+    Ok(())
+}
+
+/// For a clock that is an hour behind.
+async fn a_resumed_guest_has_the_time_a_new_generation_and_new_connections(
+    target: &Target,
+) -> Outcome {
+    let (root, alice) = (target.user("root"), target.user("alice"));
+    let before = root.system().info().await?.generation;
+    let hour = Duration::from_secs(3600);
+    root.system().set_time(SystemTime::now() - hour).await?;
+    let (_, worker) = shell(&alice, "echo $PPID").await?;
+    let sockets = format!("ls -l /proc/{}/fd | grep -c socket:", worker.trim());
+    let running = alice
+        .shell("read -r line; echo $line")
+        .stdin(true)
+        .spawn()
+        .await?;
+    let idle = target.user("alice");
+    idle.files().stat("/").await?;
+    let (_, busy) = shell(&root, &sockets).await?;
+
+    let (generation, step) = root
+        .system()
+        .resumed(SystemTime::now(), vec![7; 64])
+        .await
+        .context("the answer to Resumed")?;
+    ensure!(generation == before + 1, "{before} became {generation}");
+    let minute = Duration::from_secs(60);
+    ensure!(
+        matches!(step, ClockStep::Forward(by) if by > hour - minute && by < hour + minute),
+        "{step:?}"
+    );
+    // The first call after it.
+    let info = root.system().info().await.context("root's next call")?;
+    let behind = SystemTime::now().duration_since(info.now.unwrap_or(SystemTime::UNIX_EPOCH));
+    // Behind by what the answer took.
+    ensure!(
+        behind.is_ok_and(|by| by < Duration::from_secs(1)),
+        "{:?}",
+        info.now
+    );
+
+    // Who had nothing under way was told to go; who had goes on to its end.
+    eventually(
+        "idle connections are gone",
+        Duration::from_secs(10),
+        || async {
+            let (_, now) = shell(&root, &sockets).await?;
+            Ok(now.trim().parse::<u32>()? < busy.trim().parse()?)
+        },
+    )
+    .await?;
+    // This handle's old connection is the program's alone now.
+    let info = alice.system().info().await.context("alice's next call")?;
+    ensure!(
+        info.generation == generation,
+        "alice sees {}",
+        info.generation
+    );
+    running.input().write("still here\n").await;
+    let output = running.wait_with_output(100).await?;
+    ensure!(output.stdout == b"still here\n", "{output:?}");
+    idle.files().stat("/").await?;
+    let (_, same) = shell(&idle, "echo $PPID").await?;
+    ensure!(same == worker, "the worker was {worker:?} and is {same:?}");
+    Ok(())
+}
+
+async fn a_resume_is_roots_alone_and_all_or_nothing(target: &Target) -> Outcome {
+    let (root, alice) = (target.user("root"), target.user("alice"));
+    let before = root.system().info().await?.generation;
+    let resumed = alice.system().resumed(SystemTime::now(), vec![7; 64]).await;
+    expect_errno("resumed as alice", resumed, 1)?;
+    let long_ago = SystemTime::UNIX_EPOCH;
+    for (time, entropy) in [
+        (long_ago, 64),
+        (SystemTime::now(), 0),
+        (SystemTime::now() + Duration::from_secs(86_400), 4097),
+    ] {
+        let resumed = root.system().resumed(time, vec![7; entropy]).await;
+        let error = refusal("a wrong resume", resumed)?;
+        ensure!(
+            error.reason() == Some(ErrorReason::InvalidArgument),
+            "{error:?}"
+        );
+    }
+    let info = root.system().info().await?;
+    ensure!(
+        info.generation == before,
+        "{before} became {}",
+        info.generation
+    );
+    let ahead = info
+        .now
+        .and_then(|now| now.duration_since(SystemTime::now()).ok());
+    ensure!(
+        ahead.is_none_or(|by| by < Duration::from_secs(60)),
+        "{:?}",
+        info.now
+    );
+    Ok(())
 }

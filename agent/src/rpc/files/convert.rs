@@ -9,14 +9,17 @@ use std::{
 
 use bytes::Bytes;
 use guestline_proto::v1::{
-    self, FileType, ListRequest, ListResponse, ReadRequest, SetAttributesRequest, SpaceResponse,
-    WriteStart,
+    self, ChecksumRequest, FileType, ListRequest, ListResponse, ReadRequest, SetAttributesRequest,
+    SpaceResponse, WriteStart,
 };
 use nix::sys::statvfs::{FsFlags, Statvfs};
 use prost_types::Timestamp;
 
 use crate::{
-    files::{Changes, Entry, Kind, Listing, Metadata, Range, RenameMode, Time, Write, WriteMode},
+    files::{
+        Algorithm, Changes, Entry, ExtendedAttribute, Kind, Listing, Metadata, Range, RenameMode,
+        Time, Write, WriteMode,
+    },
     rpc::status::Failure,
 };
 
@@ -45,6 +48,23 @@ impl Home {
             length: request.length,
         };
         Ok((self.path("path", &request.path)?, range))
+    }
+
+    pub(super) fn checksum(
+        &self,
+        request: ChecksumRequest,
+    ) -> Result<(PathBuf, Range, Algorithm), Failure> {
+        use v1::ChecksumAlgorithm as Wire;
+        let algorithm = match Wire::try_from(request.algorithm) {
+            Ok(Wire::Unspecified | Wire::Sha256) => Algorithm::Sha256,
+            Ok(Wire::Blake3) => Algorithm::Blake3,
+            Err(_) => return Err(wrong("algorithm", "is not one that this agent knows")),
+        };
+        let range = Range {
+            offset: request.offset,
+            length: request.length,
+        };
+        Ok((self.path("path", &request.path)?, range, algorithm))
     }
 
     pub(super) fn write(&self, start: WriteStart) -> Result<Write, Failure> {
@@ -96,6 +116,24 @@ pub(super) fn bare_path<'a>(field: &'static str, path: &'a [u8]) -> Result<&'a P
         return Err(wrong(field, "has a NUL byte"));
     }
     Ok(Path::new(OsStr::from_bytes(path)))
+}
+
+/// Names of extended attributes.
+pub(super) fn attribute_names(
+    field: &'static str,
+    names: &[Bytes],
+) -> Result<Vec<OsString>, Failure> {
+    let names = names.iter().map(|name| bare_path(field, name));
+    names.map(|name| Ok(name?.into())).collect()
+}
+
+/// Extended attributes that are to be set.
+pub(super) fn attributes_to_set(
+    set: &[v1::ExtendedAttribute],
+) -> Result<Vec<ExtendedAttribute>, Failure> {
+    let named =
+        |it: &v1::ExtendedAttribute| Ok((bare_path("set", &it.name)?.into(), it.value.to_vec()));
+    set.iter().map(named).collect()
 }
 
 /// Permission, set-id and sticky bits, and nothing else.
@@ -220,7 +258,7 @@ pub(super) fn metadata_of(metadata: Metadata) -> v1::Metadata {
     }
 }
 
-fn kind_of(kind: Kind) -> FileType {
+pub(super) fn kind_of(kind: Kind) -> FileType {
     match kind {
         Kind::Regular => FileType::Regular,
         Kind::Directory => FileType::Directory,

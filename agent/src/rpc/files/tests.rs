@@ -4,7 +4,6 @@ use std::fs;
 
 use guestline_proto::{MAX_CHUNK_SIZE, v1::ErrorReason};
 use tokio_stream::StreamExt;
-use tonic::Code;
 
 use super::*;
 
@@ -14,13 +13,12 @@ fn service() -> (tempfile::TempDir, FilesService) {
     (home, service)
 }
 
-async fn read(service: &FilesService, path: &'static str) -> BlockingStream<ReadResponse> {
+fn read(service: &FilesService, path: &'static str) -> BlockingStream<ReadResponse> {
     let request = ReadRequest {
         path: path.into(),
         ..ReadRequest::default()
     };
-    let answer = service.read(Request::new(request)).await;
-    answer.unwrap().into_inner()
+    service.read_file(Request::new(request)).unwrap()
 }
 
 #[tokio::test]
@@ -28,7 +26,7 @@ async fn a_read_tells_what_was_opened_and_then_the_bytes() {
     let (home, service) = service();
     let content = vec![7; 2 * MAX_CHUNK_SIZE + 1];
     fs::write(home.path().join("file"), &content).unwrap();
-    let mut stream = read(&service, "file").await;
+    let mut stream = read(&service, "file");
     let first = stream.next().await.unwrap().unwrap().message;
     assert!(matches!(first, Some(Message::Opened(it)) if it.size == content.len() as u64));
     let mut sizes = Vec::new();
@@ -44,7 +42,7 @@ async fn a_read_tells_what_was_opened_and_then_the_bytes() {
 #[tokio::test]
 async fn a_stream_that_cannot_start_ends_with_a_typed_error() {
     let (_home, service) = service();
-    let mut stream = read(&service, "/dev/zero").await;
+    let mut stream = read(&service, "/dev/zero");
     let status = stream.next().await.unwrap().unwrap_err();
     let detail = guestline_proto::decode_error_detail(status.details()).unwrap();
     assert_eq!(detail.reason(), ErrorReason::SpecialFile);
@@ -76,8 +74,19 @@ async fn a_listing_comes_in_bounded_pages() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_yet_says_so() {
-    let (_home, service) = service();
-    let result = service.watch(Request::new(WatchRequest::default())).await;
-    assert_eq!(result.err().unwrap().code(), Code::Unimplemented);
+async fn a_watch_that_nobody_listens_to_ends_and_gives_its_place_back() {
+    let (home, service) = service();
+    // More than there are places at once.
+    for n in 0..100 {
+        let request = WatchRequest {
+            path: ".".into(),
+            recursive: true,
+        };
+        let watch = service.watch(Request::new(request)).await;
+        let mut watch = watch.unwrap().into_inner();
+        let ready = watch.next().await.unwrap().unwrap();
+        assert!(ready.message.is_some());
+        fs::create_dir(home.path().join(n.to_string())).unwrap();
+        assert!(watch.next().await.unwrap().is_ok());
+    }
 }

@@ -1,33 +1,19 @@
-//! The write call: messages that come asynchronously, for a file that is written on a blocking thread.
-//!
-//! ```text
-//! client ──► feed ──► a queue of two pieces ──► files::write ──► file
-//! ```
-//!
-//! When the stream ends early, fails or is dropped, the queue closes, and the write finds that it is incomplete and
-//! takes itself back. When the file refuses, the answer goes out without waiting for the rest of the stream.
+//! The write call: the first message says what to write, the others are fed to a blocking write.
 
 use std::iter;
 
-use guestline_proto::{
-    MAX_CHUNK_SIZE,
-    v1::{WriteRequest, write_request::Message},
-};
-use tokio::sync::mpsc::{self, Sender};
+use guestline_proto::v1::{WriteRequest, write_request::Message};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use super::convert::Home;
-use crate::{
-    files::{self, Piece, Written},
-    rpc::{
-        blocking::{Deadline, blocking},
-        status::Failure,
-    },
+use super::{
+    convert::Home,
+    feed::{Part, feed},
 };
-
-/// Pieces between the connection and the disk: one is being written, one is ready.
-const QUEUE: usize = 2;
+use crate::{
+    files::{self, Written},
+    rpc::{blocking::Deadline, status::Failure},
+};
 
 /// Takes one write from its first message to its end.
 pub(super) async fn receive(
@@ -40,49 +26,20 @@ pub(super) async fn receive(
         return Err(Failure::invalid("write", "the first message is not `start`").into());
     };
     let write = home.write(start)?;
-    let (sender, mut queue) = mpsc::channel(QUEUE);
-    let written = blocking(deadline, move || {
+    feed("write", deadline, messages, part, move |mut queue| {
         let pieces = iter::from_fn(|| queue.blocking_recv());
         Ok(files::write(&write, pieces)?)
-    });
-    tokio::pin!(written);
-    tokio::select! {
-        biased;
-        result = &mut written => result,
-        fed = feed(messages, sender) => {
-            // Also after a mistake of the client: nothing of the write is left when it hears of it.
-            let result = written.await;
-            fed?;
-            result
-        }
-    }
+    })
+    .await
 }
 
-/// Passes on what comes, up to `finish` or the end.
-async fn feed(
-    mut messages: impl Stream<Item = Result<WriteRequest, Status>> + Unpin,
-    sender: Sender<Piece>,
-) -> Result<(), Failure> {
-    // A stream that fails is one that ends early.
-    while let Some(Ok(request)) = messages.next().await {
-        let piece = match request.message {
-            Some(Message::Data(data)) if data.len() <= MAX_CHUNK_SIZE => Piece::Data(data),
-            Some(Message::Data(data)) => {
-                let text = format!("`data` has {} bytes; at most {MAX_CHUNK_SIZE}", data.len());
-                return Err(Failure::invalid("write", text));
-            }
-            Some(Message::Finish(finish)) => Piece::Finish(finish.size),
-            Some(Message::Start(_)) => {
-                return Err(Failure::invalid("write", "`start` comes once, first"));
-            }
-            None => return Err(Failure::invalid("write", "a message is empty")),
-        };
-        let last = matches!(piece, Piece::Finish(_));
-        if sender.send(piece).await.is_err() || last {
-            break;
-        }
+fn part(request: WriteRequest) -> Part {
+    match request.message {
+        Some(Message::Start(_)) => Part::Start,
+        Some(Message::Data(data)) => Part::Data(data),
+        Some(Message::Finish(finish)) => Part::Finish(finish.size),
+        None => Part::Nothing,
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -90,7 +47,11 @@ mod tests {
     use std::{fs, time::Duration};
 
     use bytes::Bytes;
-    use guestline_proto::v1::{WriteFinish, WriteStart};
+    use guestline_proto::{
+        MAX_CHUNK_SIZE,
+        v1::{WriteFinish, WriteStart},
+    };
+    use tokio::sync::mpsc;
     use tokio_stream::wrappers::ReceiverStream;
     use tonic::{Code, Request};
 

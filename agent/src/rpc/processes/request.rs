@@ -6,15 +6,16 @@ use bytes::Bytes;
 use guestline_proto::{
     MAX_CHUNK_SIZE,
     v1::{
-        DisconnectPolicy, ErrorReason, LeftoverPolicy, ProcessSpec as Message, Resize, RunStart,
-        SendSignal, SignalTarget, Terminal, process_spec, run_request,
+        self, AttachRequest, DisconnectPolicy, LeftoverPolicy, ProcessSpec as Message, Resize,
+        RunRequest, RunStart, SendSignal, SignalTarget, StartRequest, Terminal, attach_request,
+        process_spec, run_request,
     },
 };
 
 use crate::{
     processes::{
-        Command, Input, Leftovers, OnDisconnect, ProcessSpec, SignalNumber, Target, TerminalSpec,
-        WindowSize,
+        Command, Input, Leftovers, Limits, OnDisconnect, ProcessSpec, SignalNumber, Target,
+        TerminalSpec, WindowSize,
     },
     rpc::status::Failure,
 };
@@ -23,6 +24,7 @@ use crate::{
 const MAX_STRINGS: usize = 2 * 1024 * 1024;
 
 /// As processes.proto says.
+const LEAST_MEMORY: u64 = 256 * 1024;
 const MAX_NAME: usize = 128;
 const MAX_LABELS: usize = 16;
 const MAX_LABEL: usize = 128;
@@ -35,6 +37,10 @@ const DEFAULT_SIZE: WindowSize = WindowSize {
     columns: 80,
     rows: 24,
 };
+
+/// As processes.proto says.
+const DEFAULT_RING: u64 = 1024 * 1024;
+const MAX_RING: u64 = 64 * 1024 * 1024;
 
 /// A whole `RunStart`.
 #[derive(Debug)]
@@ -61,15 +67,25 @@ impl TryFrom<RunStart> for Start {
     }
 }
 
+/// A whole `StartRequest`: what to run, and how many bytes of each output to keep.
+pub(super) fn detached(request: StartRequest) -> Result<(ProcessSpec, usize), Failure> {
+    let ring_size = match request.ring_size.unwrap_or(DEFAULT_RING) {
+        size @ 1..=MAX_RING => usize::try_from(size).unwrap_or(usize::MAX),
+        size => {
+            let text = format!("ring_size is {size}, and must be 1 to {MAX_RING} bytes");
+            return Err(invalid(text));
+        }
+    };
+    let process = request.process;
+    let process = process.ok_or_else(|| invalid("process is missing"))?;
+    Ok((process.try_into()?, ring_size))
+}
+
 impl TryFrom<Message> for ProcessSpec {
     type Error = Failure;
 
     fn try_from(message: Message) -> Result<Self, Failure> {
         check_sizes(&message)?;
-        if message.limits.is_some() {
-            let text = "limits need a cgroup, which this agent does not have yet";
-            return Err(Failure::refused(ErrorReason::Unsupported, "start", text));
-        }
         let mut environment = std::collections::BTreeMap::new();
         for (name, value) in message.environment {
             if name.is_empty() || name.contains(['=', '\0']) {
@@ -81,6 +97,12 @@ impl TryFrom<Message> for ProcessSpec {
         }
         let command = command(message.command, message.login)?;
         let directory = message.directory.map(|path| string("directory", path));
+        let limits = limits(message.limits.unwrap_or_default())?;
+        if message.login_session && !limits.is_none() {
+            return Err(invalid(
+                "a login session has no limits: its cgroup is systemd's",
+            ));
+        }
         Ok(Self {
             command,
             environment,
@@ -96,29 +118,48 @@ impl TryFrom<Message> for ProcessSpec {
             leftovers: leftovers(message.leftovers)?,
             name: message.name,
             labels: message.labels.into_iter().collect(),
+            limits,
+            login_session: message.login_session,
         })
     }
 }
 
 /// A later message of a Run.
-pub(super) fn input(message: Option<run_request::Message>) -> Result<Input, Failure> {
-    match message {
+pub(super) fn run_input(request: RunRequest) -> Result<Input, Failure> {
+    use run_request::Message;
+    match request.message {
         None => Err(Failure::invalid("run", "a message is empty or unknown")),
-        Some(run_request::Message::Start(_)) => Err(Failure::invalid("run", "`start` came twice")),
-        Some(run_request::Message::Stdin(chunk)) if chunk.len() > MAX_CHUNK_SIZE => {
-            let text = format!("stdin has more than {MAX_CHUNK_SIZE} bytes");
-            Err(Failure::invalid("run", text))
-        }
-        Some(run_request::Message::Stdin(chunk)) => Ok(Input::Stdin(chunk)),
-        Some(run_request::Message::CloseStdin(_)) => Ok(Input::CloseStdin),
-        Some(run_request::Message::Resize(Resize { columns, rows })) => {
-            Ok(Input::Resize(size(columns, rows)?))
-        }
-        Some(run_request::Message::Signal(message)) => {
-            let (number, target) = signal(message)?;
-            Ok(Input::Signal(number, target))
-        }
+        Some(Message::Start(_)) => Err(Failure::invalid("run", "`start` came twice")),
+        Some(Message::Stdin(chunk)) => stdin("run", chunk),
+        Some(Message::CloseStdin(_)) => Ok(Input::CloseStdin),
+        Some(Message::Resize(resize)) => window(resize),
+        Some(Message::Signal(message)) => signal(message).map(|(n, to)| Input::Signal(n, to)),
     }
+}
+
+/// A later message of an Attach.
+pub(super) fn attach_input(request: AttachRequest) -> Result<Input, Failure> {
+    use attach_request::Message;
+    match request.message {
+        None => Err(Failure::invalid("attach", "a message is empty or unknown")),
+        Some(Message::Start(_)) => Err(Failure::invalid("attach", "`start` came twice")),
+        Some(Message::Stdin(chunk)) => stdin("attach", chunk),
+        Some(Message::CloseStdin(_)) => Ok(Input::CloseStdin),
+        Some(Message::Resize(resize)) => window(resize),
+        Some(Message::Signal(message)) => signal(message).map(|(n, to)| Input::Signal(n, to)),
+    }
+}
+
+fn stdin(operation: &'static str, chunk: Bytes) -> Result<Input, Failure> {
+    if chunk.len() > MAX_CHUNK_SIZE {
+        let text = format!("stdin has more than {MAX_CHUNK_SIZE} bytes");
+        return Err(Failure::invalid(operation, text));
+    }
+    Ok(Input::Stdin(chunk))
+}
+
+fn window(Resize { columns, rows }: Resize) -> Result<Input, Failure> {
+    size(columns, rows).map(Input::Resize)
 }
 
 pub(super) fn signal(message: SendSignal) -> Result<(SignalNumber, Target), Failure> {
@@ -127,10 +168,7 @@ pub(super) fn signal(message: SendSignal) -> Result<(SignalNumber, Target), Fail
     let target = match SignalTarget::try_from(message.target) {
         Ok(SignalTarget::Unspecified) => Target::Group,
         Ok(SignalTarget::Leader) => Target::Leader,
-        Ok(SignalTarget::All) => {
-            let text = "a signal to all needs a cgroup, which this agent does not have yet";
-            return Err(Failure::refused(ErrorReason::Unsupported, "signal", text));
-        }
+        Ok(SignalTarget::All) => Target::All,
         Err(_) => return Err(Failure::invalid("signal", "target has an unknown value")),
     };
     Ok((number, target))
@@ -228,6 +266,25 @@ fn timeout(timeout: prost_types::Duration) -> Result<Duration, Failure> {
     Duration::try_from(timeout).map_err(|_| invalid("timeout is negative, or not a duration"))
 }
 
+/// Less than a program can start with is a mistake.
+fn limits(limits: v1::Limits) -> Result<Limits, Failure> {
+    if limits.memory == Some(0) || limits.pids == Some(0) || limits.cpu_millis == Some(0) {
+        return Err(invalid("a limit is 0"));
+    }
+    if limits.memory.is_some_and(|bytes| bytes < LEAST_MEMORY) {
+        return Err(invalid("limits.memory is less than 256 KiB"));
+    }
+    // 1 ms in each period of 100 ms is the least that the kernel takes (sched-bwc.rst).
+    if limits.cpu_millis.is_some_and(|millis| millis < 10) {
+        return Err(invalid("limits.cpu_millis is less than 10"));
+    }
+    Ok(Limits {
+        memory: limits.memory,
+        pids: limits.pids,
+        cpu_millis: limits.cpu_millis,
+    })
+}
+
 fn umask(umask: Option<u32>) -> Result<u32, Failure> {
     match umask.unwrap_or(DEFAULT_UMASK) {
         umask @ 0..=0o777 => Ok(umask),
@@ -246,6 +303,8 @@ fn leftovers(policy: i32) -> Result<Leftovers, Failure> {
 #[cfg(test)]
 mod tests {
     use guestline_proto::v1::ArgumentVector;
+
+    use guestline_proto::v1::ErrorReason;
 
     use super::*;
 
@@ -330,8 +389,6 @@ mod tests {
             let failure = send(number, SignalTarget::Leader).unwrap_err();
             assert_eq!(failure.reason, ErrorReason::InvalidArgument);
         }
-        let failure = send(9, SignalTarget::All).unwrap_err();
-        assert_eq!(failure.reason, ErrorReason::Unsupported);
     }
 
     #[test]
@@ -339,7 +396,7 @@ mod tests {
         let start = run_request::Message::Start(RunStart::default());
         for message in [None, Some(start)] {
             assert_eq!(
-                input(message).unwrap_err().reason,
+                run_input(RunRequest { message }).unwrap_err().reason,
                 ErrorReason::InvalidArgument
             );
         }

@@ -1,0 +1,268 @@
+//! Workers that were there before this listener: who they are, and the socket through which they come back.
+//!
+//! For each worker that takes connections there is a file `PID` in the runtime directory with its start time and user. After
+//! a restart a process that has such a file, and is still the same by pid and start time, is one of ours, and nobody
+//! else can be: only root writes there, and the kernel says who the peer of a socket is.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, PermissionsExt},
+        },
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::{
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, socket,
+        sockopt::PeerCredentials,
+    },
+    unistd::Pid,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::Semaphore,
+    task::spawn_blocking,
+};
+
+use super::{endpoint::accept_one, worker_socket::WorkerSocket};
+use crate::{
+    control::{MAX_MESSAGE, RENDEZVOUS, ROSTER, Report, Services},
+    sys::{child::open_pidfd, readiness::watch},
+    system::{accounts::Account, directory},
+    wary::refuse_descriptors,
+};
+
+const BACKLOG: i32 = 128;
+
+/// Strangers' sockets that may be closed at once. Where more take their time, those behind them wait, but no user's calls.
+const MAX_TURNED_AWAY: usize = 16;
+
+/// How long a worker that comes back may take to say who it is.
+const RETURN_DEADLINE: Duration = Duration::from_secs(1);
+
+/// After an accept that failed: the condition passes, and spinning would not help it.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A worker that a former listener started and that still runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Former {
+    pub(super) pid: i32,
+    /// With the pid, this very process.
+    start: String,
+    pub(super) user: String,
+}
+
+impl Former {
+    /// Whether its pid is still its own.
+    pub(super) fn is_alive(&self) -> bool {
+        start_time(self.pid).as_deref() == Some(&self.start)
+    }
+}
+
+/// The files of workers that take connections.
+#[derive(Debug)]
+pub(super) struct Roster {
+    directory: PathBuf,
+}
+
+impl Roster {
+    /// Makes the directory, which must be root's (or, in development, the agent's own).
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        let workers = directory.join(ROSTER);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&workers)?;
+        Ok(Self { directory: workers })
+    }
+
+    /// Those of a former listener; files of workers that ended are removed.
+    pub(super) fn former(&self) -> Vec<Former> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten();
+        let former = entries.filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let found = read(&path);
+            if found.is_none() {
+                let _ = fs::remove_file(&path);
+            }
+            found
+        });
+        former.collect()
+    }
+
+    pub(super) fn add(&self, pid: i32, user: &str) {
+        let text = start_time(pid).map(|start| format!("{start} {user}\n"));
+        let written = text
+            .ok_or(io::ErrorKind::NotFound.into())
+            .and_then(|text| fs::write(self.file(pid), text));
+        if let Err(error) = written {
+            tracing::warn!(%error, user, "a restarted listener will not find this worker");
+        }
+    }
+
+    pub(super) fn remove(&self, pid: i32) {
+        let _ = fs::remove_file(self.file(pid));
+    }
+
+    fn file(&self, pid: i32) -> PathBuf {
+        self.directory.join(pid.to_string())
+    }
+}
+
+fn read(path: &Path) -> Option<Former> {
+    let pid = path.file_name()?.to_str()?.parse().ok()?;
+    let text = fs::read_to_string(path).ok()?;
+    let (start, user) = text.trim_end().split_once(' ')?;
+    let former = Former {
+        pid,
+        start: start.into(),
+        user: user.into(),
+    };
+    former.is_alive().then_some(former)
+}
+
+/// The field 22 of /proc/PID/stat (proc(5)), which no later process of that pid shares.
+fn start_time(pid: i32) -> Option<String> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The name before it is in parentheses and may have any.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(19).map(Into::into)
+}
+
+/// The socket to which workers come back.
+#[derive(Debug)]
+pub(super) struct Rendezvous(AsyncFd<OwnedFd>);
+
+impl Rendezvous {
+    /// Any user's worker may connect, so anybody may; [`Rendezvous::take_back`] looks at who it is.
+    pub(super) fn listen(directory: &Path) -> io::Result<Self> {
+        let path = directory.join(RENDEZVOUS);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        bind(fd.as_raw_fd(), &UnixAddr::new(path.as_os_str().as_bytes())?)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+        // Before the first can connect: who does gets it too. A kernel that does not know it goes without.
+        refuse_descriptors(&fd);
+        listen(&fd, Backlog::new(BACKLOG)?)?;
+        Ok(Self(watch(fd, Interest::READABLE)?))
+    }
+
+    /// Takes back each of the former workers once, and closes whoever else connects. Ends when all are back.
+    ///
+    /// The peer is the former worker itself: its pid and, looked at after the kernel has told the pid, its start time. A process
+    /// that got the pid of one that ended is a stranger.
+    pub(super) async fn take_back(
+        self,
+        former: Vec<Former>,
+        back: impl AsyncFn(Former, OwnedFd, u32),
+    ) {
+        let mut former: HashMap<i32, Former> = former
+            .into_iter()
+            .map(|former| (former.pid, former))
+            .collect();
+        let turning_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
+        while !former.is_empty() {
+            let accepted = self.0.async_io(Interest::READABLE, accept_one).await;
+            let peer = accepted.and_then(|socket| {
+                let peer = getsockopt(&socket, PeerCredentials)?;
+                Ok((socket, peer))
+            });
+            match peer {
+                Ok((socket, peer)) => {
+                    if let Some(former) = former.remove(&peer.pid())
+                        && former.is_alive()
+                    {
+                        back(former, socket, peer.uid()).await;
+                    } else {
+                        turn_away(socket, &turning_away).await;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot take a worker back");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Closes a stranger's socket where nobody waits for it: see [`WorkerSocket`] for what it may hold.
+async fn turn_away(socket: OwnedFd, places: &Arc<Semaphore>) {
+    // Never closed: without a place there is no next stranger.
+    let place = Arc::clone(places).acquire_owned().await;
+    spawn_blocking(move || {
+        drop(socket);
+        drop(place);
+    });
+}
+
+/// A former listener's worker, back and heard.
+#[derive(Debug)]
+pub(super) struct Returned {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) control: Arc<WorkerSocket>,
+    pub(super) account: Account,
+    pub(super) services: Services,
+    /// Whether the account is still as the worker has it.
+    pub(super) is_same: bool,
+}
+
+/// Hears who comes back. What a worker says of itself must be what the kernel says of its process.
+pub(super) async fn welcome(former: Former, socket: OwnedFd, uid: u32) -> Option<Returned> {
+    let control = WorkerSocket::of_a_peer(socket).ok()?;
+    let pidfd = open_pidfd(Pid::from_raw(former.pid)).ok()?;
+    let said = tokio::time::timeout(RETURN_DEADLINE, control.receive(MAX_MESSAGE)).await;
+    let Ok(Ok(Report::Back { account, services })) = said else {
+        tracing::warn!(user = former.user, "a worker came back without a word");
+        return None;
+    };
+    // By then the descriptor is that of the process which the socket was accepted from, or of nobody.
+    if account.name != former.user || account.uid != uid || !former.is_alive() {
+        let user = former.user;
+        tracing::warn!(user, uid, "a worker came back as somebody else");
+        return None;
+    }
+    let now = directory::find(&former.user).await;
+    Some(Returned {
+        is_same: now.is_ok_and(|now| now.as_ref() == Some(&account)),
+        pid: former.pid,
+        pidfd,
+        control: Arc::new(control),
+        account,
+        services,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_roster_knows_a_process_from_a_later_one_of_its_pid() {
+        let directory = tempfile::tempdir().unwrap();
+        let roster = Roster::open(directory.path()).unwrap();
+        let pid = std::process::id().cast_signed();
+        roster.add(pid, "alice");
+        let found = roster.former();
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].pid, found[0].user.as_str()), (pid, "alice"));
+        assert!(found[0].is_alive());
+        fs::write(roster.file(pid), "1 alice\n").unwrap();
+        assert_eq!(roster.former(), []);
+        assert!(!roster.file(pid).exists());
+    }
+}

@@ -1,0 +1,258 @@
+//! Login sessions, opened by the guest's systemd at the wish of a worker, for that worker's user and nobody else.
+//!
+//! A wish carries nothing: the listener has systemd start the agent's own binary as the user, in a session of PAM's, with one
+//! end of a new socket pair as its stdin, and gives the other end to the worker. What runs there is between those two, who are
+//! the same user. See `session`.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
+};
+use thiserror::Error;
+use tokio::{io::AsyncReadExt, process::Child};
+
+use super::hearing::printable;
+use crate::{
+    sys::errno_of,
+    system::{accounts::Account, services::BOOTED},
+};
+
+/// Sessions of one user at one time. Each costs a process of root's besides those of the user.
+const MAX_PER_USER: usize = 64;
+
+/// How many sessions of one user begin in a time. Each is a unit, a run of PAM and an entry of logind's.
+const MAX_BEGUN: u32 = 16;
+const BEGUN_INTERVAL: Duration = Duration::from_secs(4);
+
+/// The PAM service, as of machinectl(1)'s shell and of a login at a console.
+const PAM_SERVICE: &str = "PAMName=login";
+
+/// How much of systemd-run's words about a failure gets into the log.
+const MAX_WORDS: u64 = 1024;
+
+/// Opens sessions, and counts those that are open, by uid.
+#[derive(Clone, Debug)]
+pub(super) struct Sessions {
+    /// Whether the guest's owner lets the host run programs.
+    allowed: bool,
+    open: Arc<Mutex<HashMap<u32, usize>>>,
+    /// Those that began since a time, by uid. One entry for each user that had a session.
+    begun: Arc<Mutex<HashMap<u32, (Instant, u32)>>>,
+}
+
+/// Why there is no session.
+#[derive(Debug, Error)]
+pub(super) enum SessionError {
+    #[error("the guest's owner has switched programs off")]
+    NotAllowed,
+    #[error("the guest does not run systemd, or has no systemd-run")]
+    NoSystemd,
+    #[error("{MAX_PER_USER} sessions of this user are open already")]
+    TooMany,
+    #[error("{MAX_BEGUN} sessions of this user began within {BEGUN_INTERVAL:?}")]
+    TooFast,
+    #[error("systemd would take a name of digits for a uid")]
+    NumericName,
+    #[error("making a socket pair")]
+    Socket(#[source] Errno),
+    #[error("finding the agent's own binary")]
+    Binary(#[source] io::Error),
+    #[error("running systemd-run")]
+    Run(#[source] io::Error),
+}
+
+impl SessionError {
+    pub(super) fn errno(&self) -> Errno {
+        match self {
+            Self::NotAllowed => Errno::EPERM,
+            Self::NoSystemd => Errno::EOPNOTSUPP,
+            Self::TooMany | Self::TooFast => Errno::EAGAIN,
+            Self::NumericName => Errno::EINVAL,
+            Self::Socket(errno) => *errno,
+            Self::Binary(error) | Self::Run(error) => errno_of(error),
+        }
+    }
+}
+
+impl Sessions {
+    pub(super) fn new(allowed: bool) -> Self {
+        Self {
+            allowed,
+            open: Arc::default(),
+            begun: Arc::default(),
+        }
+    }
+
+    /// Asks systemd for a session, and does not wait for it: what comes back is the worker's end of the pair, which ends when
+    /// systemd refuses.
+    pub(super) fn open(&self, account: &Account) -> Result<OwnedFd, SessionError> {
+        if !self.allowed {
+            return Err(SessionError::NotAllowed);
+        }
+        if account.name.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(SessionError::NumericName);
+        }
+        let tool = systemd_run().ok_or(SessionError::NoSystemd)?;
+        let place = self.admit(account.uid).ok_or(SessionError::TooMany)?;
+        self.begin(account.uid)?;
+        let binary = own_binary().map_err(SessionError::Binary)?;
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (workers, ushers) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)
+            .map_err(SessionError::Socket)?;
+        let mut command = tokio::process::Command::new(tool);
+        command
+            .args([
+                "--quiet",
+                "--collect",
+                "--pipe",
+                "--wait",
+                "--service-type=exec",
+            ])
+            .args([
+                &format!("--uid={}", account.name),
+                "--property",
+                PAM_SERVICE,
+            ])
+            .arg(format!(
+                "--description=Guestline: a login session of {}",
+                account.name
+            ))
+            // Else it would be systemd's own, with folders that are not the user's.
+            .arg(format!("--setenv=PATH={}", account.search_path()))
+            // Else a session without a terminal would count as a background job's.
+            .arg("--setenv=XDG_SESSION_CLASS=user")
+            .arg("--")
+            .arg(binary)
+            .arg("usher");
+        command.env_clear().current_dir("/").process_group(0);
+        command
+            .stdin(Stdio::from(ushers))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let child = command.spawn().map_err(SessionError::Run)?;
+        tokio::spawn(attend(child, account.name.clone(), place));
+        Ok(workers)
+    }
+
+    fn begin(&self, uid: u32) -> Result<(), SessionError> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let (since, count) = begun.entry(uid).or_insert((now, 0));
+        if now.duration_since(*since) >= BEGUN_INTERVAL {
+            (*since, *count) = (now, 0);
+        }
+        if *count >= MAX_BEGUN {
+            return Err(SessionError::TooFast);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    fn admit(&self, uid: u32) -> Option<Place> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(uid).or_default();
+        if *count >= MAX_PER_USER {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            uid,
+            open: Arc::clone(&self.open),
+        })
+    }
+}
+
+/// Counts as one session until it is dropped.
+#[derive(Debug)]
+struct Place {
+    uid: u32,
+    open: Arc<Mutex<HashMap<u32, usize>>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.uid);
+            }
+        }
+    }
+}
+
+/// To the end of systemd-run, which is the session's. The user's process has the same stderr, so that what it says is a
+/// stranger's, and its end is not waited for.
+async fn attend(mut child: Child, user: String, place: Place) {
+    let mut words = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        let _ = stderr.take(MAX_WORDS).read_to_end(&mut words).await;
+    }
+    let ended = child.wait().await;
+    drop(place);
+    if !ended.is_ok_and(|status| status.success()) {
+        let text = printable(&String::from_utf8_lossy(&words));
+        tracing::warn!(user, text, "a login session failed");
+    }
+}
+
+fn systemd_run() -> Option<&'static str> {
+    let places = ["/usr/bin/systemd-run", "/bin/systemd-run"];
+    let is_there = |path: &&str| Path::new(path).exists();
+    Path::new(BOOTED)
+        .is_dir()
+        .then(|| places.into_iter().find(is_there))?
+}
+
+/// Where it can be executed by anybody: /proc/PID/exe of root's cannot. One that was replaced meanwhile is as good.
+fn own_binary() -> io::Result<PathBuf> {
+    let path = fs::read_link("/proc/self/exe")?;
+    let replaced = path
+        .to_str()
+        .and_then(|path| path.strip_suffix(" (deleted)"));
+    Ok(replaced.map_or_else(|| path.clone(), PathBuf::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_for_each_user_and_given_back() {
+        let sessions = Sessions::new(true);
+        let mut places: Vec<_> = (0..MAX_PER_USER).map(|_| sessions.admit(1000)).collect();
+        assert!(places.iter().all(Option::is_some));
+        assert!(sessions.admit(1000).is_none() && sessions.admit(1001).is_some());
+        places.pop();
+        assert!(sessions.admit(1000).is_some());
+        drop(places);
+        assert!(sessions.open.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_user_begins_so_many_in_a_time_and_others_theirs() {
+        let sessions = Sessions::new(true);
+        for _ in 0..MAX_BEGUN {
+            sessions.begin(1000).unwrap();
+        }
+        assert!(matches!(sessions.begin(1000), Err(SessionError::TooFast)));
+        sessions.begin(1001).unwrap();
+        let past = Instant::now() - BEGUN_INTERVAL;
+        sessions
+            .begun
+            .lock()
+            .unwrap()
+            .insert(1000, (past, MAX_BEGUN));
+        sessions.begin(1000).unwrap();
+    }
+}

@@ -1,0 +1,158 @@
+//! The file systems that stand on block devices, each once, from /proc/self/mountinfo (proc_pid_mountinfo(5)).
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    os::unix::{
+        ffi::OsStringExt,
+        fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::PathBuf,
+};
+
+use nix::{errno::Errno, fcntl::OFlag, libc, sys::stat};
+
+use crate::sys::errno_of;
+
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// A mounted file system, held open.
+#[derive(Debug)]
+pub(super) struct Mounted {
+    pub(super) point: PathBuf,
+    pub(super) file: File,
+}
+
+/// Why they are not known.
+#[derive(Debug)]
+pub(super) struct MountError {
+    pub(super) path: PathBuf,
+    pub(super) errno: Errno,
+}
+
+/// A line that we care for.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    /// "MAJOR:MINOR": one per file system, however often it is mounted.
+    device: String,
+    point: PathBuf,
+    btrfs: bool,
+}
+
+/// In the order of mounting. What lies hidden under another mount at every place is left out, as nothing can write to it by
+/// a path.
+pub(super) fn on_block_devices() -> Result<Vec<Mounted>, MountError> {
+    let text = fs::read(MOUNTINFO).map_err(|error| MountError {
+        path: MOUNTINFO.into(),
+        errno: errno_of(&error),
+    })?;
+    let mut known: Vec<(String, Mounted)> = Vec::new();
+    for line in text.split(|&byte| byte == b'\n').filter_map(parse) {
+        if known.iter().any(|(device, _)| *device == line.device) {
+            continue;
+        }
+        if let Some(file) = open(&line)? {
+            let point = line.point;
+            known.push((line.device, Mounted { point, file }));
+        }
+    }
+    Ok(known.into_iter().map(|(_, mounted)| mounted).collect())
+}
+
+/// `None`: another file system is at that path.
+fn open(line: &Line) -> Result<Option<File>, MountError> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(&line.point);
+    let file = match opened.map_err(|error| errno_of(&error)) {
+        Ok(file) => file,
+        // The mount point was renamed or removed below another mount.
+        Err(Errno::ENOENT | Errno::ENXIO | Errno::ENODEV) => return Ok(None),
+        Err(errno) => {
+            return Err(MountError {
+                path: line.point.clone(),
+                errno,
+            });
+        }
+    };
+    let Ok(metadata) = file.metadata() else {
+        return Ok(None);
+    };
+    // A bind mount can be of a device node, whose driver would get our ioctl.
+    let kind = metadata.mode() & libc::S_IFMT;
+    if kind != libc::S_IFDIR && kind != libc::S_IFREG {
+        return Ok(None);
+    }
+    let (major, minor) = (stat::major(metadata.dev()), stat::minor(metadata.dev()));
+    // Btrfs gives each of its subvolumes a number of its own.
+    let same = line.btrfs || line.device == format!("{major}:{minor}");
+    Ok(same.then_some(file))
+}
+
+/// `None` for a file system that stands on no block device.
+fn parse(line: &[u8]) -> Option<Line> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let device = std::str::from_utf8(fields.nth(2)?).ok()?.to_owned();
+    let point = fields.nth(1)?;
+    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+    let (kind, source) = (rest.next()?, rest.next()?);
+    let btrfs = kind == b"btrfs" && source.starts_with(b"/dev/");
+    // Major 0 is the kernel's for file systems without a device.
+    if device.starts_with("0:") && !btrfs {
+        return None;
+    }
+    Some(Line {
+        device,
+        point: OsString::from_vec(unescape(point)).into(),
+        btrfs,
+    })
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits.
+pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = after.get(..3).filter(|_| byte == b'\\').and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(digits, 8).ok()
+        });
+        plain.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() {
+            &after[3..]
+        } else {
+            after
+        };
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_block_devices_count_and_names_are_as_they_are() {
+        let ext4 = br"36 35 98:0 /mnt1 /mnt\040a\134b rw,noatime master:1 - ext4 /dev/root rw";
+        assert_eq!(
+            parse(ext4),
+            Some(Line {
+                device: "98:0".into(),
+                point: r"/mnt a\b".into(),
+                btrfs: false,
+            })
+        );
+        let btrfs = parse(b"1 2 0:30 / / rw - btrfs /dev/vda2 rw,subvol=/root").unwrap();
+        assert!(btrfs.btrfs);
+        for other in [
+            &b"22 27 0:21 / /proc rw,relatime - proc proc rw"[..],
+            b"22 27 0:22 / /mnt rw - 9p /dev/share rw",
+            b"",
+            b"22 27",
+        ] {
+            assert_eq!(parse(other), None);
+        }
+    }
+}

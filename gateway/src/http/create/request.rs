@@ -1,0 +1,481 @@
+//! What the SDK sends to create a VM, made into a plan. Unknown fields are ignored, as the SDK forwards whatever its caller
+//! passes; known ones that ask for what is not built are refused, never passed over.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use guestline_client::CreateService;
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::accounts::{GroupSpec, UserSpec, check_group, check_user};
+use crate::http::{
+    error::{ApiError, Code},
+    services::ServiceSpec,
+    vms::{self, check_workdir},
+};
+
+/// The guest's kernel and Debian want this much; more than that is the host's to lack.
+const MEMORY_GIB: std::ops::RangeInclusive<u32> = 1..=64;
+
+/// As many as a host has at the most.
+const CPUS: std::ops::RangeInclusive<u32> = 1..=64;
+
+/// A VM to create. Everything may be left out.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CreateVm {
+    /// The VM sleeps after so long without an operation; null is never.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u64>)]
+    idle_timeout_seconds: Option<Option<u64>>,
+    #[serde(flatten)]
+    layer: Layer,
+    /// The same once more, below what the outer fields say.
+    template: Option<Layer>,
+    #[schema(value_type = Vec<Object>)]
+    domains: Option<Vec<Value>>,
+    /// None is given out; an empty list is as good as none.
+    #[schema(value_type = Vec<Object>)]
+    ports: Option<Vec<Value>>,
+    /// sticky or persistent, which is the same here: the VM is kept until it is deleted.
+    persistence: Option<Persistence>,
+    /// The services must have started within this time; else the VM is not created. Creating always waits for them.
+    ready_signal_timeout_seconds: Option<u64>,
+}
+
+/// How long a VM is kept.
+#[derive(Debug, Deserialize, ToSchema)]
+struct Persistence {
+    r#type: String,
+}
+
+/// What a template has too.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Layer {
+    /// Where relative paths and commands begin; the user's home otherwise.
+    workdir: Option<String>,
+    users: Option<Vec<UserSpec>>,
+    groups: Option<Vec<GroupSpec>>,
+    /// By absolute path.
+    additional_files: Option<BTreeMap<String, FileSpec>>,
+    mem_size_gb: Option<u32>,
+    vcpu_count: Option<u32>,
+    /// The disk is as large as the image makes it.
+    rootfs_size_gb: Option<u32>,
+    systemd: Option<Services>,
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    git: Value,
+    #[schema(value_type = Vec<Object>)]
+    git_repos: Option<Vec<Value>>,
+    apt_deps: Option<Vec<String>>,
+    snapshot_id: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    base_image: Value,
+}
+
+/// systemd's services.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = NewServices)]
+struct Services {
+    /// Created and started one after another, when the files are there.
+    services: Option<Vec<ServiceSpec>>,
+    #[schema(value_type = Vec<Object>)]
+    patched_services: Option<Vec<Value>>,
+}
+
+/// A file to write as root.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+struct FileSpec {
+    content: String,
+    /// utf-8, which is the default, or base64.
+    #[serde(default)]
+    encoding: Option<String>,
+    #[serde(default)]
+    executable: Option<bool>,
+}
+
+/// A checked request.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) workdir: Option<String>,
+    pub(super) memory_mib: Option<u32>,
+    pub(super) groups: Vec<GroupSpec>,
+    users: Vec<UserSpec>,
+    pub(super) files: Vec<PlannedFile>,
+    pub(super) services: Vec<PlannedService>,
+    /// Debian packages that the image is to have.
+    pub(super) packages: Vec<String>,
+    pub(super) cpus: Option<u32>,
+    pub(super) ready_limit: Option<Duration>,
+}
+
+/// A file with its bytes.
+#[derive(Debug)]
+pub(super) struct PlannedFile {
+    pub(super) path: String,
+    pub(super) content: Vec<u8>,
+    pub(super) executable: bool,
+}
+
+/// A checked service.
+#[derive(Debug)]
+pub(super) struct PlannedService {
+    pub(super) unit: CreateService,
+    /// It only has to run once: when all have started, it is removed.
+    pub(super) once: bool,
+}
+
+impl CreateVm {
+    pub(super) fn plan(self, idle_timeout: Duration) -> Result<Plan, ApiError> {
+        let layers: Vec<Layer> = self.template.into_iter().chain([self.layer]).collect();
+        layers.iter().try_for_each(Layer::refuse_unbuilt)?;
+        refuse(
+            self.domains.is_some_and(|domains| !domains.is_empty()),
+            "domains",
+        )?;
+        refuse(self.ports.is_some_and(|ports| !ports.is_empty()), "ports")?;
+        match self.persistence.as_ref().map(|it| it.r#type.as_str()) {
+            None | Some("sticky" | "persistent") => {}
+            Some("ephemeral") => refuse(true, "persistence: ephemeral")?,
+            Some(other) => {
+                let text = format!("persistence: {other:?} is no type of it");
+                return Err(ApiError::new(Code::CreateBadRequest, text));
+            }
+        }
+        let mut plan = Plan {
+            idle_timeout: match self.idle_timeout_seconds {
+                Some(seconds) => seconds.map(vms::idle_timeout).transpose()?,
+                None => Some(idle_timeout),
+            },
+            ready_limit: self.ready_signal_timeout_seconds.map(Duration::from_secs),
+            workdir: None,
+            memory_mib: None,
+            groups: Vec::new(),
+            users: Vec::new(),
+            files: Vec::new(),
+            services: Vec::new(),
+            packages: Vec::new(),
+            cpus: None,
+        };
+        let services = layers.iter().flat_map(Layer::services);
+        let once = services.filter(|service| service.is_for_once());
+        let once: Vec<String> = once.map(|service| service.name().to_owned()).collect();
+        for layer in layers {
+            plan.add(layer, &once)?;
+        }
+        plan.check()?;
+        Ok(plan)
+    }
+}
+
+impl Layer {
+    fn services(&self) -> impl Iterator<Item = &ServiceSpec> {
+        let services = self.systemd.as_ref().and_then(|it| it.services.as_ref());
+        services.into_iter().flatten()
+    }
+
+    fn refuse_unbuilt(&self) -> Result<(), ApiError> {
+        let patched = self
+            .systemd
+            .as_ref()
+            .and_then(|it| it.patched_services.as_ref());
+        refuse(
+            patched.is_some_and(|it| !it.is_empty()),
+            "systemd.patchedServices",
+        )?;
+        refuse(self.rootfs_size_gb.is_some(), "rootfsSizeGb")?;
+        refuse(
+            self.git.get("repos").is_some_and(|repos| !is_empty(repos)),
+            "git",
+        )?;
+        refuse(
+            self.git_repos
+                .as_ref()
+                .is_some_and(|repos| !repos.is_empty()),
+            "gitRepos",
+        )?;
+        refuse(self.snapshot_id.is_some(), "snapshotId")?;
+        refuse(!self.base_image.is_null(), "baseImage")
+    }
+}
+
+impl Plan {
+    /// On top of the layers before it. `once` are the services that only have to run once, of all layers.
+    fn add(&mut self, layer: Layer, once: &[String]) -> Result<(), ApiError> {
+        let bad = |text: String| ApiError::new(Code::CreateBadRequest, text);
+        for service in layer.services() {
+            self.services.push(PlannedService {
+                unit: service.to_service_among(once)?,
+                once: service.is_for_once(),
+            });
+        }
+        check_workdir(layer.workdir.as_deref()).map_err(bad)?;
+        self.workdir = layer.workdir.or(self.workdir.take());
+        if let Some(gib) = layer.mem_size_gb {
+            if !MEMORY_GIB.contains(&gib) {
+                return Err(bad(format!(
+                    "memSizeGb: from {} to {}",
+                    MEMORY_GIB.start(),
+                    MEMORY_GIB.end()
+                )));
+            }
+            self.memory_mib = Some(gib * 1024);
+        }
+        if let Some(cpus) = layer.vcpu_count {
+            if !CPUS.contains(&cpus) {
+                let text = format!("vcpuCount: from {} to {}", CPUS.start(), CPUS.end());
+                return Err(bad(text));
+            }
+            self.cpus = Some(cpus);
+        }
+        self.packages.extend(layer.apt_deps.unwrap_or_default());
+        self.groups.extend(layer.groups.unwrap_or_default());
+        self.users.extend(layer.users.unwrap_or_default());
+        for (path, file) in layer.additional_files.unwrap_or_default() {
+            self.files.push(plan_file(path, file)?);
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), ApiError> {
+        let mut names = HashSet::new();
+        for group in &self.groups {
+            check_group(&group.name)?;
+            if !names.insert(&group.name) {
+                return Err(ApiError::new(
+                    Code::DuplicateGroupName,
+                    format!("the group {} is named twice", group.name),
+                ));
+            }
+        }
+        let mut names = HashSet::new();
+        for user in &self.users {
+            check_user(user)?;
+            if !names.insert(&user.name) {
+                return Err(ApiError::new(
+                    Code::DuplicateUserName,
+                    format!("the user {} is named twice", user.name),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that have nothing but a name: the machine's image makes them at each boot, with uids from 1000 on.
+    pub(super) fn plain_users(&self) -> Vec<String> {
+        self.users
+            .iter()
+            .filter(|user| user.is_plain())
+            .map(|user| user.name.clone())
+            .collect()
+    }
+
+    /// Those that the guest's own tools make.
+    pub(super) fn other_users(&self) -> impl Iterator<Item = &UserSpec> {
+        self.users.iter().filter(|user| !user.is_plain())
+    }
+
+    pub(super) fn needs_no_guest(&self) -> bool {
+        self.groups.is_empty()
+            && self.files.is_empty()
+            && self.services.is_empty()
+            && self.other_users().next().is_none()
+    }
+}
+
+fn plan_file(path: String, file: FileSpec) -> Result<PlannedFile, ApiError> {
+    let bad = |text: String| ApiError::new(Code::CreateBadRequest, text);
+    if !path.starts_with('/') || path.contains('\0') {
+        return Err(bad(format!(
+            "additionalFiles: {path:?} is no absolute path"
+        )));
+    }
+    let content = match file.encoding.as_deref() {
+        None | Some("utf-8" | "utf8") => file.content.into_bytes(),
+        Some("base64") => {
+            let decoded = STANDARD.decode(file.content);
+            decoded.map_err(|error| bad(format!("additionalFiles: {path}: {error}")))?
+        }
+        Some(other) => {
+            return Err(bad(format!(
+                "additionalFiles: {path}: {other:?} is neither utf-8 nor base64"
+            )));
+        }
+    };
+    Ok(PlannedFile {
+        path,
+        content,
+        executable: file.executable.unwrap_or_default(),
+    })
+}
+
+fn refuse(wanted: bool, field: &str) -> Result<(), ApiError> {
+    if !wanted {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        Code::Unimplemented,
+        format!("{field}: this gateway does not have this yet"),
+    ))
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn plan(body: Value) -> Result<Plan, Code> {
+        let request: CreateVm = serde_json::from_value(body).unwrap();
+        request
+            .plan(Duration::from_secs(300))
+            .map_err(|error| error.code())
+    }
+
+    #[test]
+    fn an_empty_request_is_a_plan_with_the_defaults() {
+        let plan = plan(json!({})).unwrap();
+        assert_eq!(plan.idle_timeout, Some(Duration::from_secs(300)));
+        assert!(plan.needs_no_guest());
+    }
+
+    #[test]
+    fn null_is_never_idle_and_unknown_fields_are_ignored() {
+        let plan =
+            plan(json!({"idleTimeoutSeconds": null, "name": "x", "template": {"aptDeps": []}}))
+                .unwrap();
+        assert_eq!(plan.idle_timeout, None);
+    }
+
+    #[test]
+    fn users_and_files_inside_the_template_count_too() {
+        let plan = plan(json!({
+            "users": [{"name": "bob", "uid": 2000}],
+            "template": {
+                "users": [{"name": "alice"}],
+                "additionalFiles": {"/x": {"content": "aGk=", "encoding": "base64", "executable": true}},
+            },
+        }))
+        .unwrap();
+        assert_eq!(plan.plain_users(), ["alice"]);
+        assert_eq!(
+            plan.other_users()
+                .map(|user| user.name.as_str())
+                .collect::<Vec<_>>(),
+            ["bob"]
+        );
+        assert_eq!(
+            (plan.files[0].content.as_slice(), plan.files[0].executable),
+            (&b"hi"[..], true)
+        );
+    }
+
+    #[test]
+    fn services_and_packages_are_planned_in_their_order() {
+        let once =
+            json!({"name": "a", "mode": "oneshot", "exec": ["x"], "deleteAfterSuccess": true});
+        let plan = plan(json!({
+            "template": {"systemd": {"services": [once]}, "aptDeps": ["git"], "vcpuCount": 4},
+            "systemd": {"services": [{"name": "b", "mode": "service", "exec": ["y"]}]},
+            "readySignalTimeoutSeconds": 7,
+            "persistence": {"type": "sticky", "priority": 3},
+        }))
+        .unwrap();
+        let services: Vec<(&str, bool)> = plan
+            .services
+            .iter()
+            .map(|service| (service.unit.name.as_str(), service.once))
+            .collect();
+        assert_eq!(services, [("a", true), ("b", false)]);
+        assert_eq!(
+            (plan.packages.as_slice(), plan.cpus),
+            (&["git".to_owned()][..], Some(4))
+        );
+        assert_eq!(plan.ready_limit, Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn what_is_wrong_has_the_contracts_code() {
+        let user = |user: Value| plan(json!({"users": [user]})).unwrap_err();
+        assert_eq!(user(json!({"name": "Eve"})), Code::ValidationError);
+        assert_eq!(user(json!({"name": "root"})), Code::ValidationError);
+        assert_eq!(
+            user(json!({"name": "eve", "uid": 70000})),
+            Code::UserUidOutOfRange
+        );
+        assert_eq!(
+            user(json!({"name": "eve", "home": "x"})),
+            Code::UserHomeInvalid
+        );
+        assert_eq!(
+            user(json!({"name": "eve", "shell": "sh"})),
+            Code::UserShellInvalid
+        );
+        assert_eq!(
+            user(json!({"name": "eve", "groups": [""]})),
+            Code::UserGroupEmpty
+        );
+        let twice = json!({"users": [{"name": "eve"}, {"name": "eve"}]});
+        assert_eq!(plan(twice).unwrap_err(), Code::DuplicateUserName);
+        let group = |name: &str| plan(json!({"groups": [{"name": name}]})).unwrap_err();
+        assert_eq!(group(""), Code::GroupNameEmpty);
+        assert_eq!(group("root"), Code::GroupNameReserved);
+        assert_eq!(group("A b"), Code::GroupNameInvalidChars);
+        assert_eq!(group(&"x".repeat(33)), Code::GroupNameTooLong);
+        assert_eq!(
+            user(json!({"name": "eve", "system": true, "uid": 1000})),
+            Code::UserSystemFlagMismatch
+        );
+        for idle in [0, u64::MAX] {
+            assert_eq!(
+                plan(json!({"idleTimeoutSeconds": idle})).unwrap_err(),
+                Code::InvalidParameters
+            );
+        }
+        assert_eq!(
+            plan(json!({"workdir": "x"})).unwrap_err(),
+            Code::CreateBadRequest
+        );
+        assert_eq!(
+            plan(json!({"memSizeGb": 0})).unwrap_err(),
+            Code::CreateBadRequest
+        );
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_and_not_passed_over() {
+        for body in [
+            json!({"snapshotId": "sc-x"}),
+            json!({"template": {"rootfsSizeGb": 30}}),
+            json!({"systemd": {"patchedServices": [{"name": "x"}]}}),
+            json!({"ports": [{"port": 443, "targetPort": 3000}]}),
+            json!({"persistence": {"type": "ephemeral"}}),
+            json!({"domains": [{"domain": "example.org"}]}),
+        ] {
+            assert_eq!(
+                plan(body.clone()).unwrap_err(),
+                Code::Unimplemented,
+                "{body}"
+            );
+        }
+    }
+}

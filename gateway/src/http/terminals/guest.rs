@@ -1,0 +1,159 @@
+//! Terminals as the guest has them: detached programs with a label.
+
+use std::time::Duration;
+
+use guestline_client::{
+    AttachEvent, Attached, ErrorReason, Offsets, Process, Processes, SignalTarget,
+};
+use tokio::time::timeout;
+
+use super::LABEL;
+use crate::{
+    http::error::{ApiError, Code},
+    machines::AwakeGuest,
+};
+
+/// How long input may wait for a program that does not read. After that the rest is dropped.
+const INPUT_LIMIT: Duration = Duration::from_secs(5);
+
+const SIGKILL: i32 = 9;
+
+/// The terminals that the guest knows of, the oldest first.
+pub(super) async fn all(processes: &Processes) -> Result<Vec<Process>, ApiError> {
+    let mut all = processes.list().await?;
+    all.retain(|process| process.detached && process.labels.contains_key(LABEL));
+    Ok(all)
+}
+
+pub(super) fn is_named(process: &Process, name: &str) -> bool {
+    process.labels.get(LABEL).is_some_and(|of| of == name)
+}
+
+pub(super) fn is_open(process: &Process) -> bool {
+    process.exit.is_none()
+}
+
+/// The one that runs; else the last that did.
+pub(super) async fn find(processes: &Processes, name: &str) -> Result<Option<Process>, ApiError> {
+    let mut named = all(processes).await?;
+    named.retain(|process| is_named(process, name));
+    let open = named.iter().position(is_open);
+    Ok(match open {
+        Some(at) => Some(named.swap_remove(at)),
+        None => named.pop(),
+    })
+}
+
+pub(super) async fn must_find(processes: &Processes, name: &str) -> Result<Process, ApiError> {
+    find(processes, name).await?.ok_or_else(|| missing(name))
+}
+
+pub(super) async fn must_be_open(processes: &Processes, name: &str) -> Result<Process, ApiError> {
+    let found = must_find(processes, name).await?;
+    if is_open(&found) {
+        return Ok(found);
+    }
+    let text = format!("the terminal {name} has exited");
+    Err(ApiError::new(Code::TerminalExited, text))
+}
+
+pub(super) fn missing(name: &str) -> ApiError {
+    let text = format!("this user has no terminal {name}");
+    ApiError::new(Code::TerminalNotFound, text)
+}
+
+pub(super) fn exists(name: &str) -> ApiError {
+    let text = format!("this user has a terminal {name} already");
+    ApiError::new(Code::TerminalExists, text)
+}
+
+/// Behind all that was written when it was looked at.
+pub(super) fn end_of(process: &Process) -> Offsets {
+    Offsets {
+        stdout: Some(process.stdout_bytes),
+        stderr: Some(process.stderr_bytes),
+    }
+}
+
+pub(super) async fn signal(
+    processes: &Processes,
+    id: u64,
+    signal: i32,
+    target: SignalTarget,
+) -> Result<(), ApiError> {
+    match processes.signal(id, signal, target).await {
+        // It ended by itself.
+        Err(error) if error.reason() == Some(ErrorReason::NoSuchProcess) => Ok(()),
+        done => Ok(done?),
+    }
+}
+
+/// With all that it started, where the guest can.
+pub(super) async fn kill(processes: &Processes, id: u64) -> Result<(), ApiError> {
+    let done = processes.signal(id, SIGKILL, SignalTarget::All).await;
+    match done.map_err(|error| error.reason()) {
+        Ok(()) | Err(Some(ErrorReason::NoSuchProcess)) => Ok(()),
+        Err(_) => signal(processes, id, SIGKILL, SignalTarget::Group).await,
+    }
+}
+
+/// Until it ends, or the connection does.
+pub(super) async fn exit(mut attached: Attached) {
+    while let Ok(event) = attached.event().await {
+        if let AttachEvent::Exited(_) = event {
+            return;
+        }
+    }
+}
+
+/// What is said to a terminal is on its way to it for as long as somebody listens there: a client that goes takes with it what
+/// the program has not read. So a task of its own listens for a while, and keeps the machine awake.
+pub(super) fn hand_over(
+    guest: AwakeGuest,
+    attached: Attached,
+    said: impl Future<Output = ()> + Send + 'static,
+) {
+    tokio::spawn(async move {
+        let saying = async {
+            said.await;
+            std::future::pending::<()>().await;
+        };
+        let heard = async {
+            tokio::select! {
+                () = saying => {}
+                () = exit(attached) => {}
+            }
+        };
+        let _ = timeout(INPUT_LIMIT, heard).await;
+        drop(guest);
+    });
+}
+
+/// Output that the guest still has.
+pub(super) struct Kept {
+    pub(super) bytes: Vec<u8>,
+    /// There was more before.
+    pub(super) is_cut: bool,
+}
+
+/// Up to that offset, or its exit.
+pub(super) async fn read(mut attached: Attached, end: u64) -> Result<Kept, ApiError> {
+    let mut kept = Kept {
+        bytes: Vec::new(),
+        is_cut: false,
+    };
+    while attached.reached().stdout.unwrap_or_default() < end {
+        match attached.event().await? {
+            AttachEvent::Stdout(data) => {
+                let start = attached.reached().stdout.unwrap_or_default() - data.len() as u64;
+                kept.is_cut |= kept.bytes.is_empty() && start > 0;
+                kept.bytes.extend_from_slice(&data);
+            }
+            // A terminal has one stream.
+            AttachEvent::Stderr(_) => {}
+            AttachEvent::Lost { .. } => kept.is_cut = true,
+            AttachEvent::Exited(_) => break,
+        }
+    }
+    Ok(kept)
+}

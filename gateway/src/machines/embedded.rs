@@ -1,0 +1,487 @@
+//! Machines that this gateway runs itself, under QEMU by `guestline-machine`. A machine's name there is its VM id; it lives
+//! on when the gateway ends, and is found again by the next one on the same data folder.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use guestline_client::{Endpoint, Vm as Guest};
+use guestline_machine::{ImageKind, Machine, MachineError, MachineSpec, Record, Setup};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use super::{MachineFailure, Machines};
+use crate::{
+    ids::{GatewayId, VmId},
+    store::{Store, StoreError, Vm, VmKind, VmState},
+};
+
+/// What a stop leaves of a start's limit: the machine's own deadline ends before ours, so that it clears up itself.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// To hear the wish to power off, and to do it.
+const POWEROFF_ASK: Duration = Duration::from_secs(5);
+const POWEROFF_LIMIT: Duration = Duration::from_secs(20);
+const POWEROFF_POLL: Duration = Duration::from_millis(100);
+
+/// What running machines takes.
+#[derive(Clone, Debug)]
+pub(crate) struct EmbeddedConfig {
+    /// The static agent that goes into each machine.
+    pub(crate) agent: PathBuf,
+    /// Where images are cached.
+    pub(crate) cache: PathBuf,
+    pub(crate) image: ImageKind,
+    pub(crate) memory_mib: u32,
+}
+
+/// Why no machines can be run here.
+#[derive(Debug, Error)]
+pub(crate) enum EmbeddedError {
+    #[error("cannot keep this gateway's id in {path}")]
+    Id { path: PathBuf, source: io::Error },
+    #[error("cannot make the folder {path} for the machines' disks")]
+    Disks { path: PathBuf, source: io::Error },
+    #[error("there is no static agent at {0}: build it with `cargo xtask agent`")]
+    NoAgent(PathBuf),
+    #[error("cannot make the machines' image")]
+    Image(#[source] MachineError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The machines of this gateway.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    gateway: GatewayId,
+    config: EmbeddedConfig,
+    setup: Setup,
+    /// Of machines with a disk.
+    disks: PathBuf,
+    /// Those that run. One without a value was started by an earlier gateway: its QEMU is not our child.
+    running: Mutex<HashMap<VmId, Option<Machine>>>,
+}
+
+/// A machine to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct NewMachine {
+    pub(crate) id: VmId,
+    /// Plain users, in the order of their uids from 1000 on.
+    pub(crate) users: Vec<String>,
+    pub(crate) memory_mib: Option<u32>,
+    pub(crate) cpus: Option<u32>,
+    /// Debian packages beyond the image's.
+    pub(crate) packages: Vec<String>,
+    pub(crate) workdir: Option<String>,
+    pub(crate) idle_timeout: Option<Duration>,
+}
+
+impl Embedded {
+    /// Makes the image if it is missing, which may take a minute, and takes up what an earlier gateway left.
+    pub(crate) async fn open(
+        config: EmbeddedConfig,
+        data: &Path,
+        store: &Store,
+    ) -> Result<Self, EmbeddedError> {
+        if !config.agent.is_file() {
+            return Err(EmbeddedError::NoAgent(config.agent));
+        }
+        let gateway = gateway_id(data)?;
+        let setup = Setup::new(&config.cache);
+        let disks = data.join("machines");
+        fs::create_dir_all(&disks).map_err(|source| EmbeddedError::Disks {
+            path: disks.clone(),
+            source,
+        })?;
+        let (image, for_image) = (config.image, setup.clone());
+        blocking(move || for_image.image(image))
+            .await
+            .map_err(EmbeddedError::Image)?;
+        let this = Self {
+            gateway,
+            config,
+            setup,
+            disks,
+            running: Mutex::default(),
+        };
+        this.adopt(store).await?;
+        Ok(this)
+    }
+
+    pub(crate) fn gateway(&self) -> &GatewayId {
+        &self.gateway
+    }
+
+    /// Running machines go on. One whose creation was cut off never came to be; one that died meanwhile is stopped.
+    async fn adopt(&self, store: &Store) -> Result<(), EmbeddedError> {
+        for id in self.deletions() {
+            tracing::warn!(vm = %id, "a VM whose deletion was cut off is deleted");
+            match self.delete(&id).await {
+                Ok(()) => {
+                    store.delete_vm(&id).await?;
+                    self.deleted(&id);
+                }
+                Err(error) => tracing::warn!(vm = %id, %error, "its disk stays"),
+            }
+        }
+        for vm in store.vms().await?.into_iter().filter(|vm| self.owns(vm)) {
+            let is_created = vm.instance.is_some();
+            match (vm.state, record(&vm.id).filter(Record::is_running)) {
+                (VmState::Running | VmState::Suspended, Some(_)) => {
+                    tracing::info!(vm = %vm.id, "found a VM again");
+                    self.with_running(|running| running.insert(vm.id, None));
+                }
+                (VmState::Starting | VmState::Suspending | VmState::Stopped, _) if !is_created => {
+                    tracing::warn!(vm = %vm.id, "a VM whose creation was cut off is removed");
+                    if let Err(error) = self.delete(&vm.id).await {
+                        tracing::warn!(vm = %vm.id, %error, "its disk stays");
+                    }
+                    store.delete_vm(&vm.id).await?;
+                    self.deleted(&vm.id);
+                }
+                // It was being started, resumed, suspended or stopped. Whichever it was, nothing of it is lost this way.
+                (VmState::Starting | VmState::Suspending, Some(record)) => {
+                    tracing::warn!(vm = %vm.id, "a VM that was changing its state is suspended");
+                    match blocking(move || record.pause()).await {
+                        Ok(()) => {
+                            store.change_state(&vm, VmState::Suspended).await?;
+                            self.with_running(|running| running.insert(vm.id, None));
+                        }
+                        Err(error) => {
+                            tracing::warn!(vm = %vm.id, %error, "it does not even do that, and is ended");
+                            end_unowned(&vm.id).await;
+                            store.change_state(&vm, VmState::Stopped).await?;
+                        }
+                    }
+                }
+                (VmState::Stopped, Some(_)) => end_unowned(&vm.id).await,
+                (VmState::Stopped, None) => {}
+                (_, None) => {
+                    tracing::warn!(vm = %vm.id, "a VM ended while no gateway looked after it");
+                    end_unowned(&vm.id).await;
+                    store.change_state(&vm, VmState::Stopped).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn owns(&self, vm: &Vm) -> bool {
+        matches!(&vm.kind, VmKind::Embedded { gateway, .. } if *gateway == self.gateway)
+    }
+
+    /// Lets a suspended machine go on. `None` if its memory is gone, and it must be booted.
+    pub(super) async fn resume(&self, vm: &Vm) -> Result<Option<Endpoint>, MachineFailure> {
+        let suspended = (vm.state == VmState::Suspended)
+            .then(|| record(&vm.id))
+            .flatten();
+        let (Some(record), Some(endpoint)) = (suspended.filter(Record::is_running), &vm.endpoint)
+        else {
+            return Ok(None);
+        };
+        blocking(move || record.resume())
+            .await
+            .map_err(|error| start_failure(&error, MARGIN))?;
+        Ok(Some(endpoint.clone()))
+    }
+
+    /// Has it stand still with what it has in memory, on which it goes on later.
+    pub(super) async fn suspend(&self, id: &VmId) -> Result<(), MachineFailure> {
+        let record = record(id).ok_or(MachineFailure::NotRunning)?;
+        blocking(move || record.pause()).await.map_err(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(vm = %id, error, "a VM could not be suspended");
+            MachineFailure::Suspend
+        })
+    }
+
+    /// Boots the machine and waits for its agent. After a failure nothing of it runs.
+    pub(super) async fn start(
+        &self,
+        id: &VmId,
+        kind: &VmKind,
+        limit: Duration,
+    ) -> Result<Endpoint, MachineFailure> {
+        let VmKind::Embedded {
+            memory_mib,
+            cpus,
+            packages,
+            users,
+            ..
+        } = kind
+        else {
+            return Err(MachineFailure::NoMachines);
+        };
+        self.stop(id).await;
+        let spec = MachineSpec {
+            name: id.to_string(),
+            image: self.config.image,
+            users: users.clone(),
+            memory: *memory_mib,
+            cpus: *cpus,
+            agent: self.config.agent.clone(),
+            disk: self.keeps_files().then(|| self.disk(id)),
+            packages: packages.clone(),
+            channels: Vec::new(),
+            secret: true,
+        };
+        let limit = limit.saturating_sub(MARGIN);
+        let machine = boot(self.setup.clone(), spec, limit)
+            .await
+            .map_err(|error| start_failure(&error, limit))?;
+        let endpoint = machine.endpoint().parse();
+        self.with_running(|running| running.insert(id.clone(), Some(machine)));
+        endpoint.map_err(|error| MachineFailure::Start(format!("{error}").into()))
+    }
+
+    /// Ends it as a power cut does, if it runs.
+    pub(super) async fn stop(&self, id: &VmId) {
+        match self.with_running(|running| running.remove(id)).flatten() {
+            Some(machine) => blocking(move || machine.end()).await,
+            None => end_unowned(id).await,
+        }
+    }
+
+    /// Powers off, and removes all that is left of it. A mark says so until [`Embedded::deleted`]: cut off in between, the
+    /// next gateway goes on, and does not start it once more without its disk.
+    pub(super) async fn delete(&self, id: &VmId) -> Result<(), MachineFailure> {
+        let removed = async {
+            tokio::fs::write(self.deletion(id), "").await?;
+            self.stop(id).await;
+            match tokio::fs::remove_file(self.disk(id)).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        };
+        removed.await.map_err(|error| {
+            tracing::warn!(vm = %id, %error, "a VM's disk could not be removed");
+            MachineFailure::Disk
+        })
+    }
+
+    /// The store has forgotten it.
+    pub(super) fn deleted(&self, id: &VmId) {
+        if let Err(error) = fs::remove_file(self.deletion(id)) {
+            tracing::warn!(vm = %id, %error, "the mark of a deletion stays");
+        }
+    }
+
+    fn deletion(&self, id: &VmId) -> PathBuf {
+        self.disks.join(format!("{id}.deleted"))
+    }
+
+    /// Those that were begun and not ended.
+    fn deletions(&self) -> Vec<VmId> {
+        let files = fs::read_dir(&self.disks).into_iter().flatten().flatten();
+        let names = files.filter_map(|file| file.file_name().into_string().ok());
+        let of = |name: String| VmId::parse(name.strip_suffix(".deleted")?);
+        names.filter_map(of).collect()
+    }
+
+    /// Whether a machine that is powered off keeps its files.
+    pub(super) fn keeps_files(&self) -> bool {
+        self.config.image == ImageKind::Debian
+    }
+
+    fn disk(&self, id: &VmId) -> PathBuf {
+        self.disks.join(format!("{id}.disk"))
+    }
+
+    /// Lets the guest write back and end by itself, within [`POWEROFF_LIMIT`]; what does not is ended anyway.
+    pub(super) async fn power_off(&self, id: &VmId, root: &Guest) {
+        if !self.keeps_files() {
+            return;
+        }
+        // It may go down before it answers.
+        let command = root.shell("sync; poweroff");
+        let _ = tokio::time::timeout(POWEROFF_ASK, command.output()).await;
+        let end = Instant::now() + POWEROFF_LIMIT;
+        while is_running(id) && Instant::now() < end {
+            tokio::time::sleep(POWEROFF_POLL).await;
+        }
+    }
+
+    fn with_running<T>(&self, action: impl FnOnce(&mut HashMap<VmId, Option<Machine>>) -> T) -> T {
+        action(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Machines {
+    /// Makes a machine and boots it. After a failure there is none.
+    pub(crate) async fn create(&self, new: NewMachine) -> Result<Vm, MachineFailure> {
+        let embedded = self.embedded.as_ref().ok_or(MachineFailure::NoMachines)?;
+        // An image with packages of its own takes minutes, once: that is no part of a start.
+        let (setup, image) = (embedded.setup.clone(), embedded.config.image);
+        let packages = new.packages.clone();
+        blocking(move || setup.prepare(image, &packages))
+            .await
+            .map_err(|error| start_failure(&error, self.wake_limit))?;
+        let now = SystemTime::now();
+        let vm = Vm {
+            id: new.id,
+            kind: VmKind::Embedded {
+                gateway: embedded.gateway.clone(),
+                image: embedded.config.image.name().into(),
+                memory_mib: new.memory_mib.unwrap_or(embedded.config.memory_mib),
+                cpus: new.cpus,
+                packages: new.packages,
+                users: new.users,
+            },
+            state: VmState::Stopped,
+            state_since: now,
+            instance: None,
+            endpoint: None,
+            workdir: new.workdir,
+            idle_timeout: new.idle_timeout,
+            last_activity: now,
+            created_at: now,
+        };
+        // Known before it runs: what is not in the store could be forgotten.
+        self.store.add_vm(&vm).await?;
+        match self.awake(&vm).await {
+            Ok(_) => Ok(vm),
+            Err(failure) => {
+                self.discard(&vm, embedded).await;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn discard(&self, vm: &Vm, embedded: &Arc<Embedded>) {
+        let discarded = async {
+            embedded.delete(&vm.id).await?;
+            self.store.delete_vm(&vm.id).await?;
+            embedded.deleted(&vm.id);
+            Ok::<(), MachineFailure>(())
+        };
+        if let Err(error) = discarded.await {
+            tracing::warn!(vm = %vm.id, %error, "a VM that could not be created was left behind");
+        }
+    }
+
+    /// Machines of ours whose QEMU ended by itself: the guest powered off, or it crashed.
+    pub(super) async fn note_dead_machines(&self) -> Result<(), MachineFailure> {
+        let Some(embedded) = &self.embedded else {
+            return Ok(());
+        };
+        let running: Vec<VmId> = embedded.with_running(|running| running.keys().cloned().collect());
+        for id in running.into_iter().filter(|id| !is_running(id)) {
+            let Some(vm) = self.store.vm(&id).await? else {
+                continue;
+            };
+            if matches!(vm.state, VmState::Running | VmState::Suspended) {
+                self.note_dead(embedded, &vm).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Claimed while what is left of it is cleared away: whoever wants to wake it waits for that.
+    async fn note_dead(&self, embedded: &Embedded, vm: &Vm) -> Result<(), MachineFailure> {
+        let Some(claimed) = self.store.change_state(vm, VmState::Suspending).await? else {
+            return Ok(());
+        };
+        // It may have been started anew before the claim.
+        if is_running(&vm.id) {
+            self.store.change_state(&claimed, vm.state).await?;
+            return Ok(());
+        }
+        tracing::warn!(vm = %vm.id, "a VM ended by itself");
+        self.guests.forget(&vm.id);
+        embedded.stop(&vm.id).await;
+        self.store.change_state(&claimed, VmState::Stopped).await?;
+        Ok(())
+    }
+}
+
+/// Given up, it still ends what it started: nobody else knows of it.
+async fn boot(setup: Setup, spec: MachineSpec, limit: Duration) -> Result<Machine, MachineError> {
+    let (sender, booted) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        let started = Machine::start(&setup, &spec, true).and_then(|mut machine| {
+            machine.wait_ready(limit)?;
+            Ok(machine)
+        });
+        if let Err(Ok(machine)) = sender.send(started) {
+            machine.end();
+        }
+    });
+    booted.await.expect("the start sends its result")
+}
+
+/// The console and the host's paths are the admin's, and in the log: whoever waits for a wake gets this.
+fn start_failure(error: &MachineError, limit: Duration) -> MachineFailure {
+    tracing::warn!(%error, "a VM did not start");
+    match error {
+        MachineError::NotReady { .. } => MachineFailure::TimedOut {
+            doing: "start",
+            limit,
+        },
+        MachineError::InvalidPackage { .. }
+        | MachineError::NoPackages { .. }
+        | MachineError::InvalidUser { .. } => MachineFailure::Spec(error.to_string().into()),
+        MachineError::Died { .. } => {
+            MachineFailure::Start("it ended before its agent answered".into())
+        }
+        MachineError::Unguarded { .. } => {
+            MachineFailure::Start("its agent does not ask for the VM's secret".into())
+        }
+        _ => MachineFailure::Start("the gateway's host cannot run it; its log says why".into()),
+    }
+}
+
+fn record(id: &VmId) -> Option<Record> {
+    guestline_machine::find(id.as_str()).ok()
+}
+
+/// Of a machine that runs.
+pub(super) fn secret_file(id: &VmId) -> Option<PathBuf> {
+    record(id)?.secret_file()
+}
+
+fn is_running(id: &VmId) -> bool {
+    record(id).is_some_and(|record| record.is_running())
+}
+
+/// Ends a machine that another process started; that there is none is no failure.
+async fn end_unowned(id: &VmId) {
+    let name = id.to_string();
+    if let Err(error) = blocking(move || guestline_machine::stop(&name)).await
+        && !matches!(error, MachineError::Unknown { .. })
+    {
+        tracing::warn!(vm = %id, %error, "a VM could not be ended");
+    }
+}
+
+/// This data folder's own id, made once.
+fn gateway_id(data: &Path) -> Result<GatewayId, EmbeddedError> {
+    let path = data.join("gateway-id");
+    let failed = |source| EmbeddedError::Id {
+        path: path.clone(),
+        source,
+    };
+    match fs::read_to_string(&path) {
+        Ok(text) => match GatewayId::parse(text.trim()) {
+            Some(id) => Ok(id),
+            None => Err(failed(io::ErrorKind::InvalidData.into())),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let id = GatewayId::random();
+            fs::write(&path, id.as_str()).map_err(failed)?;
+            Ok(id)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Machines are started and ended by calls that block.
+async fn blocking<T: Send + 'static>(action: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(action).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,134 @@
+//! Machines that nobody uses go to sleep: after their idle timeout, and never under an operation, whichever gateway it is on.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{MachineFailure, Machines};
+use crate::{
+    ids::VmId,
+    store::{Vm, VmState},
+};
+
+/// Between two looks. An operation that lasts notes the machine's use as often.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Which machines this gateway uses at the moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Uses {
+    counts: Arc<Mutex<HashMap<VmId, usize>>>,
+}
+
+/// An operation's use of a machine.
+#[derive(Debug)]
+pub(super) struct Use {
+    uses: Uses,
+    vm: VmId,
+}
+
+impl Uses {
+    pub(super) fn begin(&self, vm: &VmId) -> Use {
+        *self
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(vm.clone())
+            .or_default() += 1;
+        Use {
+            uses: self.clone(),
+            vm: vm.clone(),
+        }
+    }
+
+    fn used(&self) -> Vec<VmId> {
+        self.counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .cloned()
+            .collect()
+    }
+
+    fn uses(&self, vm: &VmId) -> bool {
+        self.counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(vm)
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        let mut counts = self
+            .uses
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.vm) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.vm);
+            }
+        }
+    }
+}
+
+impl Machines {
+    /// Puts idle machines to sleep, and closes idle connections, until `stop`.
+    pub(crate) async fn watch_idle(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            self.guests.close_idle();
+            if let Err(error) = self.look_for_idle().await {
+                tracing::warn!(%error, "idle VMs could not be looked for");
+            }
+        }
+    }
+
+    async fn look_for_idle(&self) -> Result<(), MachineFailure> {
+        for vm in self.uses.used() {
+            self.store.touch_vm(&vm).await?;
+        }
+        self.note_dead_machines().await?;
+        for vm in self.store.idle_vms(SystemTime::now()).await? {
+            let Some(to) = self.sleep_of(&vm) else {
+                continue;
+            };
+            if !self.uses.uses(&vm.id) {
+                self.put_idle_to_sleep(&vm, to).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// With its memory where that is possible, else off; not at all where it is neither, or not ours.
+    fn sleep_of(&self, vm: &Vm) -> Option<VmState> {
+        [VmState::Suspended, VmState::Stopped]
+            .into_iter()
+            .find(|&to| self.check_can(vm, to).is_ok())
+    }
+
+    async fn put_idle_to_sleep(&self, vm: &Vm, to: VmState) -> Result<(), MachineFailure> {
+        let Some(changing) = self
+            .store
+            .change_state_if_unused(vm, VmState::Suspending)
+            .await?
+        else {
+            return Ok(());
+        };
+        tracing::info!(vm = %vm.id, to = to.as_str(), "an idle VM goes to sleep");
+        if let Err(error) = self.finish_sleep(vm, &changing, to).await {
+            tracing::warn!(vm = %vm.id, %error, "an idle VM could not be put to sleep");
+        }
+        Ok(())
+    }
+}

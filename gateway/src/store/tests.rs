@@ -1,0 +1,492 @@
+//! What the store promises, on SQLite and on a real PostgreSQL server: the same cases, each on an empty database.
+
+use std::{
+    pin::Pin,
+    time::{Duration, SystemTime},
+};
+
+use guestline_tests::postgres::Postgres;
+
+use super::{
+    AllowedUsers, AuditFilter, GrantOutcome, Hooks, Location, SshKeyOutcome, Store, StoreError, Vm,
+    VmKind, VmState,
+};
+use crate::{
+    ids::{IdentityId, InstanceId, KeyId, OperationId, TokenId, VmId},
+    sessions::{PublicKey, Secret},
+};
+
+impl Store {
+    /// A new one.
+    pub(crate) async fn create_identity(&self) -> Result<IdentityId, StoreError> {
+        let id = IdentityId::random();
+        self.add_identity(&id).await.map(|()| id)
+    }
+}
+
+type Case = (&'static str, fn(Store) -> Pin<Box<dyn Future<Output = ()>>>);
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        const CASES: &[Case] = &[$((stringify!($name), |store| Box::pin($name(store)))),*];
+    };
+}
+
+cases![
+    identities_come_and_go,
+    tokens_belong_to_an_identity_and_go_with_it,
+    an_ssh_key_is_one_identitys_and_goes_with_it,
+    a_grant_is_given_once,
+    a_grant_changes_and_goes_with_its_vm,
+    only_one_first_key_is_made,
+    a_vm_comes_back_as_it_was_stored,
+    of_many_who_change_a_state_one_succeeds,
+    a_vm_in_use_does_not_go_to_sleep,
+    events_are_read_newest_first_and_never_doubled,
+    the_account_stays,
+];
+
+#[tokio::test]
+async fn sqlite_keeps_what_the_store_promises() {
+    for (name, case) in CASES {
+        println!("{name}");
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Sqlite(folder.path().join("a folder/gateway.db"));
+        case(Store::open(&location).await.unwrap()).await;
+        // The tables are there already.
+        Store::open(&location).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn postgresql_keeps_what_the_store_promises() {
+    let server = Postgres::start().unwrap();
+    for (name, case) in CASES {
+        println!("{name}");
+        let location = Location::Postgres(server.database(name).unwrap());
+        case(Store::open(&location).await.unwrap()).await;
+        Store::open(&location).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn postgresql_may_go_away_and_come_back() {
+    let mut server = Postgres::start().unwrap();
+    let store = Store::open(&Location::Postgres(server.database("x").unwrap()))
+        .await
+        .unwrap();
+    let identity = store.create_identity().await.unwrap();
+    server.crash().unwrap();
+    assert!(store.ping().await.is_err());
+    server.restart().unwrap();
+    assert!(store.has_identity(&identity).await.unwrap());
+}
+
+fn a_vm() -> Vm {
+    let now = super::from_millis(super::to_millis(SystemTime::now()));
+    let hooks = Hooks {
+        start: Some("http://orchestrator/start".into()),
+        ..Hooks::default()
+    };
+    Vm {
+        id: VmId::random(),
+        kind: VmKind::External {
+            hooks,
+            secret_file: Some("/etc/guestline/vm.secret".into()),
+        },
+        state: VmState::Stopped,
+        state_since: now,
+        instance: None,
+        endpoint: Some("unix:/run/agent.sock".parse().unwrap()),
+        workdir: Some("/srv".into()),
+        idle_timeout: Some(Duration::from_secs(60)),
+        last_activity: now,
+        created_at: now,
+    }
+}
+
+async fn stored_vm(store: &Store) -> Vm {
+    let vm = a_vm();
+    store.add_vm(&vm).await.unwrap();
+    vm
+}
+
+async fn identities_come_and_go(store: Store) {
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        made.push(store.create_identity().await.unwrap());
+    }
+    let page = store.identities(1, 1).await.unwrap();
+    assert_eq!((page.items.len(), page.total), (1, 3));
+    assert!(store.delete_identity(&made[0]).await.unwrap());
+    assert!(!store.delete_identity(&made[0]).await.unwrap());
+    assert!(!store.has_identity(&made[0]).await.unwrap());
+    assert_eq!(store.identities(0, 10).await.unwrap().total, 2);
+}
+
+async fn tokens_belong_to_an_identity_and_go_with_it(store: Store) {
+    let (one, other) = (
+        store.create_identity().await.unwrap(),
+        store.create_identity().await.unwrap(),
+    );
+    let (secret, id) = (Secret::new_token(), TokenId::random());
+    let end = super::from_millis(1_900_000_000_123);
+    assert!(
+        store
+            .add_token(&one, &id, &secret.hash(), Some(end))
+            .await
+            .unwrap()
+    );
+    let stored = store.token(&id).await.unwrap().unwrap();
+    assert_eq!((&stored.identity, stored.expires_at), (&one, Some(end)));
+    assert!(stored.hash.is_of(&secret) && !stored.hash.is_of(&Secret::new_token()));
+    assert_eq!(store.tokens(&one).await.unwrap(), std::slice::from_ref(&id));
+    assert!(
+        !store.delete_token(&other, &id).await.unwrap(),
+        "another identity's token"
+    );
+    assert!(
+        !store
+            .add_token(
+                &IdentityId::random(),
+                &TokenId::random(),
+                &secret.hash(),
+                None
+            )
+            .await
+            .unwrap()
+    );
+    store.delete_identity(&one).await.unwrap();
+    assert!(store.token(&id).await.unwrap().is_none());
+}
+
+async fn an_ssh_key_is_one_identitys_and_goes_with_it(store: Store) {
+    let line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKglYHQTkyry0gzaiL3YWUPFbvof5pqeuRE+cAxCSHGR";
+    let key = PublicKey::parse(line).unwrap();
+    let nobody = IdentityId::random();
+    let outcome = store.add_ssh_key(&nobody, &key, "x").await.unwrap();
+    assert!(matches!(outcome, SshKeyOutcome::NoIdentity));
+    let owner = store.create_identity().await.unwrap();
+    let other = store.create_identity().await.unwrap();
+    let SshKeyOutcome::Added(added) = store.add_ssh_key(&owner, &key, "laptop").await.unwrap()
+    else {
+        panic!("not added")
+    };
+    let again = store.add_ssh_key(&other, &key, "theirs").await.unwrap();
+    assert!(matches!(again, SshKeyOutcome::AlreadyThere));
+    let listed = store.ssh_keys(&owner).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(
+        (listed[0].name.as_str(), listed[0].public_key.as_str()),
+        ("laptop", line)
+    );
+    let found = store
+        .ssh_key_by_fingerprint(key.fingerprint())
+        .await
+        .unwrap();
+    assert_eq!(found, Some((added.id.clone(), owner.clone())));
+    assert!(store.has_ssh_key(&owner, &added.id).await.unwrap());
+    assert!(!store.has_ssh_key(&other, &added.id).await.unwrap());
+    assert!(!store.delete_ssh_key(&other, &added.id).await.unwrap());
+    assert!(store.delete_ssh_key(&owner, &added.id).await.unwrap());
+    store.add_ssh_key(&owner, &key, "again").await.unwrap();
+    store.delete_identity(&owner).await.unwrap();
+    let gone = store
+        .ssh_key_by_fingerprint(key.fingerprint())
+        .await
+        .unwrap();
+    assert_eq!(gone, None);
+}
+
+async fn a_grant_is_given_once(store: Store) {
+    let (identity, vm) = (
+        store.create_identity().await.unwrap(),
+        stored_vm(&store).await.id,
+    );
+    let users = AllowedUsers::Only(vec!["alice".into()]);
+    let GrantOutcome::Granted(given) = store
+        .add_grant(&identity, &vm, users.clone())
+        .await
+        .unwrap()
+    else {
+        panic!("not granted");
+    };
+    let again = store
+        .add_grant(&identity, &vm, AllowedUsers::Any)
+        .await
+        .unwrap();
+    assert!(matches!(again, GrantOutcome::AlreadyGranted));
+    let grant = store.grant(&identity, &vm).await.unwrap().unwrap();
+    assert_eq!((grant.id, grant.allowed_users), (given.id, users));
+    for (identity, vm) in [(&IdentityId::random(), &vm), (&identity, &VmId::random())] {
+        let missing = store
+            .add_grant(identity, vm, AllowedUsers::Any)
+            .await
+            .unwrap();
+        assert!(matches!(missing, GrantOutcome::Missing));
+    }
+}
+
+async fn a_grant_changes_and_goes_with_its_vm(store: Store) {
+    let (identity, vm) = (
+        store.create_identity().await.unwrap(),
+        stored_vm(&store).await.id,
+    );
+    store
+        .add_grant(&identity, &vm, AllowedUsers::Any)
+        .await
+        .unwrap();
+    assert_eq!(
+        store.granted_vm(&identity, &vm).await.unwrap().unwrap().1,
+        AllowedUsers::Any
+    );
+    let nobody = AllowedUsers::Only(Vec::new());
+    assert_eq!(store.granted_vms(&identity).await.unwrap().len(), 1);
+    assert!(store.update_grant(&identity, &vm, &nobody).await.unwrap());
+    assert_eq!(
+        store.granted_vm(&identity, &vm).await.unwrap().unwrap().1,
+        nobody
+    );
+    assert!(
+        store.granted_vms(&identity).await.unwrap().is_empty(),
+        "granted to nobody"
+    );
+    assert_eq!(store.grants(&identity, 0, 10).await.unwrap().total, 1);
+    assert!(store.delete_vm(&vm).await.unwrap());
+    assert!(!store.delete_vm(&vm).await.unwrap());
+    assert!(store.grant(&identity, &vm).await.unwrap().is_none());
+    assert!(
+        !store
+            .update_grant(&identity, &vm, &AllowedUsers::Any)
+            .await
+            .unwrap()
+    );
+    assert!(!store.delete_grant(&identity, &vm).await.unwrap());
+}
+
+async fn only_one_first_key_is_made(store: Store) {
+    let tries = (0..8).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let secret = Secret::new_key();
+            store
+                .add_first_key(&KeyId::random(), &secret.hash())
+                .await
+                .unwrap()
+        })
+    });
+    let mut made = 0;
+    for one in tries.collect::<Vec<_>>() {
+        made += usize::from(one.await.unwrap());
+    }
+    assert_eq!((made, store.keys().await.unwrap().len()), (1, 1));
+    let key = store.keys().await.unwrap().remove(0);
+    assert!(store.key(&key).await.unwrap().is_some());
+    assert!(store.delete_key(&key).await.unwrap());
+    assert!(store.key(&key).await.unwrap().is_none());
+}
+
+async fn a_vm_comes_back_as_it_was_stored(store: Store) {
+    let vm = stored_vm(&store).await;
+    let back = store.vm(&vm.id).await.unwrap().unwrap();
+    assert_eq!(format!("{back:?}"), format!("{vm:?}"));
+    let plain = Vm {
+        id: VmId::random(),
+        endpoint: None,
+        workdir: None,
+        idle_timeout: None,
+        ..a_vm()
+    };
+    store.add_vm(&plain).await.unwrap();
+    assert_eq!(
+        format!("{:?}", store.vm(&plain.id).await.unwrap().unwrap()),
+        format!("{plain:?}")
+    );
+    assert_eq!(store.vms().await.unwrap().len(), 2);
+    assert!(store.vm(&VmId::random()).await.unwrap().is_none());
+}
+
+async fn of_many_who_change_a_state_one_succeeds(store: Store) {
+    let vm = stored_vm(&store).await;
+    let tries = (0..8).map(|_| {
+        let (store, vm) = (store.clone(), vm.clone());
+        tokio::spawn(async move {
+            store
+                .change_state(&vm, VmState::Starting)
+                .await
+                .unwrap()
+                .is_some()
+        })
+    });
+    let mut changed = 0;
+    for one in tries.collect::<Vec<_>>() {
+        changed += usize::from(one.await.unwrap());
+    }
+    assert_eq!(changed, 1);
+    let instance = InstanceId::random();
+    let endpoint = "vsock:9:777".parse().unwrap();
+    assert!(
+        store
+            .set_running(&vm.id, &instance, &endpoint)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !store
+            .set_running(&vm.id, &instance, &endpoint)
+            .await
+            .unwrap(),
+        "it was not starting any more"
+    );
+    let running = store.vm(&vm.id).await.unwrap().unwrap();
+    assert_eq!(
+        (running.state, running.endpoint, running.instance),
+        (VmState::Running, Some(endpoint), Some(instance))
+    );
+    assert!(
+        store
+            .change_state(&vm, VmState::Stopped)
+            .await
+            .unwrap()
+            .is_none(),
+        "what was seen is long gone"
+    );
+}
+
+async fn a_vm_in_use_does_not_go_to_sleep(store: Store) {
+    let vm = Vm {
+        state: VmState::Running,
+        ..a_vm()
+    };
+    store.add_vm(&vm).await.unwrap();
+    let later = SystemTime::now() + Duration::from_secs(61);
+    assert!(store.idle_vms(SystemTime::now()).await.unwrap().is_empty());
+    let seen = store.idle_vms(later).await.unwrap().remove(0);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert!(store.touch_vm(&vm.id).await.unwrap());
+    assert!(
+        store
+            .change_state_if_unused(&seen, VmState::Suspending)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let seen = store.vm(&vm.id).await.unwrap().unwrap();
+    assert!(
+        store
+            .change_state_if_unused(&seen, VmState::Suspending)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    assert!(!store.touch_vm(&vm.id).await.unwrap(), "it does not run");
+    store.set_idle_timeout(&vm.id, None).await.unwrap();
+    assert_eq!(store.vm(&vm.id).await.unwrap().unwrap().idle_timeout, None);
+}
+
+async fn events_are_read_newest_first_and_never_doubled(store: Store) {
+    use crate::{
+        audit::{Actor, Audit, LogFile},
+        metrics::Metrics,
+        sessions::{Credential, Principal, Verb},
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let log = LogFile::open(folder.path().join("audit.jsonl")).unwrap();
+    let (audit, mut queue) = Audit::new(log, Metrics::new());
+    let (identity, vm) = (IdentityId::random(), VmId::random());
+    let principal = Principal::Identity {
+        identity: identity.clone(),
+        credential: Credential::Token(TokenId::random()),
+    };
+    for vm in [vm.as_str(), "odd\0name"] {
+        let actor = Actor::new(&principal, Verb::Exec, Some(vm), "alice", "::1".into());
+        audit.operation(actor).await.unwrap().begin("echo \0 é");
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    drop(audit);
+    let mut events = Vec::new();
+    while let Some(logged) = queue.recv().await {
+        events.push(logged.event());
+    }
+    // Uids go beyond 31 bits.
+    events[1].uid = Some(u32::MAX - 1);
+    store.add_events(&events).await.unwrap();
+    store.add_events(&events).await.unwrap();
+    let all = store
+        .events(&AuditFilter {
+            limit: 10,
+            ..AuditFilter::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(all.len(), 4);
+    assert!(
+        all[0]["vm"].as_str().unwrap().starts_with("odd"),
+        "the newest first: {all:?}"
+    );
+    let one = AuditFilter {
+        uid: events[1].uid,
+        limit: 10,
+        ..AuditFilter::default()
+    };
+    let found = store.events(&one).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0]["uid"], u32::MAX - 1);
+    let of = |vm: Option<&VmId>, identity: Option<&IdentityId>| AuditFilter {
+        vm: vm.map(ToString::to_string),
+        identity: identity.map(ToString::to_string),
+        uid: None,
+        before: None,
+        limit: 10,
+    };
+    assert_eq!(
+        store
+            .events(&of(Some(&vm), Some(&identity)))
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
+    assert_eq!(
+        store
+            .events(&of(None, Some(&IdentityId::random())))
+            .await
+            .unwrap()
+            .len(),
+        0
+    );
+    let old = AuditFilter {
+        before: Some(events[0].at_millis),
+        limit: 10,
+        ..AuditFilter::default()
+    };
+    assert!(store.events(&old).await.unwrap().is_empty());
+    // More than go into one statement.
+    let many: Vec<_> = (0..77)
+        .map(|number| {
+            let mut event = events[0].clone();
+            event.operation = OperationId::random();
+            event.at_millis += number;
+            event
+        })
+        .collect();
+    store.add_events(&many).await.unwrap();
+    let filter = AuditFilter {
+        limit: 1000,
+        ..AuditFilter::default()
+    };
+    assert_eq!(store.events(&filter).await.unwrap().len(), 4 + many.len());
+    store.add_events(&[]).await.unwrap();
+}
+
+async fn the_account_stays(store: Store) {
+    let row = sqlx::query("SELECT id FROM account")
+        .fetch_all(&store.pool)
+        .await
+        .unwrap();
+    assert_eq!(row.len(), 1);
+    assert_eq!(
+        super::column(&row[0], "id", |text| Some(text.to_owned())).unwrap(),
+        store.account().as_str()
+    );
+}

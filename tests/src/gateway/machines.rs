@@ -1,0 +1,160 @@
+//! Machines that a gateway runs itself, over the gateway's own ends: `guestline-tests sdk` runs these too, because they
+//! boot real machines.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use super::{Caller, Gateway, Setting, text};
+use crate::{eventually::eventually, runner::Outcome};
+
+/// A boot under emulation, on a busy machine.
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
+
+/// A gateway is killed; its machines go on, and the next gateway on its folder finds them.
+pub async fn running_machines_outlive_their_gateway(setting: &Setting) -> Outcome {
+    let data = tempfile::tempdir()?;
+    let gateway = Gateway::start(setting, data.path()).await?;
+    let admin = gateway.admin()?;
+    let vm = create(&admin, json!({"users": [{"name": "alice"}]})).await?;
+    let boot = boot_id(&admin, &vm).await?;
+    gateway.crash().await?;
+    let gateway = Gateway::start(setting, data.path()).await?;
+    let admin = gateway.caller(admin.secret())?;
+    let again = boot_id(&admin, &vm).await?;
+    ensure!(boot == again, "it was booted again: {boot} {again}");
+    // One that ended by itself is stopped, and wakes.
+    let _ = admin.exec(&vm, "poweroff -f").await?;
+    eventually("it is stopped", BOOT_LIMIT, async || {
+        Ok(admin.get(&format!("/v1/vms/{vm}")).await?.ok()?["state"] == "stopped")
+    })
+    .await?;
+    let booted = admin.user("alice").exec(&vm, "id -un").await?.ok()?;
+    ensure!(booted["stdout"] == "alice\n", "{booted}");
+    admin.delete(&format!("/v1/vms/{vm}")).await?.ok()?;
+    ensure!(processes_of(&vm)? == 0, "something of it still runs");
+    Ok(())
+}
+
+/// A suspended machine goes on where it was, at the host's time, for whoever may use it.
+pub async fn a_suspended_machine_keeps_its_memory_and_gets_the_time(setting: &Setting) -> Outcome {
+    let data = tempfile::tempdir()?;
+    let gateway = Gateway::start(setting, data.path()).await?;
+    let admin = gateway.admin()?;
+    let vm = create(&admin, json!({"users": [{"name": "alice"}]})).await?;
+    let identity = admin.identity().await?;
+    admin.grant(&identity, &vm, json!(["alice"])).await?;
+    let alice = admin.token(&identity).await?.1.user("alice");
+    alice
+        .exec(
+            &vm,
+            "sleep 3600 >/dev/null 2>&1 & echo $! > /tmp/pid; echo kept > /tmp/x",
+        )
+        .await?
+        .ok()?;
+    let boot = boot_id(&admin, &vm).await?;
+    let path = |action: &str| format!("/v1/vms/{vm}/{action}");
+    admin.post(&path("suspend"), json!({})).await?.ok()?;
+    let state =
+        async || anyhow::Ok(admin.get(&format!("/v1/vms/{vm}")).await?.ok()?["state"].clone());
+    ensure!(state().await? == "suspended");
+    ensure!(alice.user("root").exec(&vm, "id").await?.failure() == (403, "VM_ACCESS_DENIED"));
+    ensure!(state().await? == "suspended", "a refused request woke it");
+    // Long enough for its clock to be behind, if nobody set it.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let woken = alice
+        .exec(
+            &vm,
+            "cat /tmp/x; kill -0 $(cat /tmp/pid) && echo lives; date +%s",
+        )
+        .await?
+        .ok()?;
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)?
+        .as_secs();
+    let said: Vec<&str> = text(&woken, "stdout")?.lines().collect();
+    ensure!(said.len() == 3 && said[..2] == ["kept", "lives"], "{woken}");
+    let behind = now.abs_diff(said[2].parse()?);
+    ensure!(behind <= 2, "its clock is {behind} s off");
+    ensure!(boot_id(&admin, &vm).await? == boot && state().await? == "running");
+    // Stopped out of its sleep, it is booted again.
+    admin.post(&path("suspend"), json!({})).await?.ok()?;
+    admin.post(&path("stop"), json!({})).await?.ok()?;
+    ensure!(state().await? == "stopped" && qemus_of(&vm)? == 0);
+    ensure!(boot_id(&admin, &vm).await? != boot);
+    admin.delete(&format!("/v1/vms/{vm}")).await?.ok()?;
+    Ok(())
+}
+
+/// What makes no machine is a clear error, and makes none.
+pub async fn what_cannot_be_created_is_not(setting: &Setting) -> Outcome {
+    let data = tempfile::tempdir()?;
+    let gateway = Gateway::start(setting, data.path()).await?;
+    let admin = gateway.admin()?;
+    let wrong = json!({"users": [{"name": "eve", "groups": ["no-such-group"]}]});
+    let answer = admin.post("/v1/vms", wrong).await?;
+    ensure!(answer.failure() == (500, "VM_SETUP_FAILED"), "{answer:?}");
+    ensure!(!text(&answer.body, "failedReason")?.is_empty());
+    ensure!(
+        admin.get("/v1/vms").await?.ok()?["totalCount"] == 0,
+        "it is still there"
+    );
+    let made = json!({
+        "groups": [{"name": "team", "gid": 2500}],
+        "users": [{"name": "carol", "uid": 2000, "groups": ["team"]}],
+        "workdir": "/srv/work",
+        "additionalFiles": {"/srv/work/x": {"content": "aGk=", "encoding": "base64"}},
+    });
+    let vm = create(&admin, made).await?;
+    let carol = admin
+        .user("carol")
+        .exec(&vm, "id -u; id -Gn; cat x")
+        .await?
+        .ok()?;
+    ensure!(
+        text(&carol, "stdout")?.starts_with("2000\n")
+            && text(&carol, "stdout")?.ends_with("team\nhi"),
+        "{carol}"
+    );
+    admin.delete(&format!("/v1/vms/{vm}")).await?.ok()?;
+    Ok(())
+}
+
+pub(super) async fn create(admin: &Caller, body: Value) -> anyhow::Result<String> {
+    let answer = admin.post("/v1/vms", body).await?.ok()?;
+    Ok(answer["id"].as_str().context("no id")?.into())
+}
+
+/// New at each boot.
+pub(super) async fn boot_id(admin: &Caller, vm: &str) -> anyhow::Result<Value> {
+    let said = admin
+        .exec(vm, "cat /proc/sys/kernel/random/boot_id")
+        .await?;
+    Ok(said.ok()?["stdout"].clone())
+}
+
+/// By the machine's name in their arguments.
+pub(super) fn processes_of(vm: &str) -> anyhow::Result<usize> {
+    let named = command_lines()?.filter(|line| line.contains(vm));
+    Ok(named.count())
+}
+
+/// Those of them that are the machine itself.
+pub(super) fn qemus_of(vm: &str) -> anyhow::Result<usize> {
+    let is_qemu = |line: &str| {
+        line.split('\0')
+            .next()
+            .is_some_and(|name| name.contains("qemu-system"))
+    };
+    let named = command_lines()?.filter(|line| is_qemu(line) && line.contains(vm));
+    Ok(named.count())
+}
+
+fn command_lines() -> anyhow::Result<impl Iterator<Item = String>> {
+    let processes = std::fs::read_dir("/proc")?.flatten();
+    Ok(processes.map(|process| {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).into_owned()
+    }))
+}

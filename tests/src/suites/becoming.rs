@@ -1,0 +1,150 @@
+//! Becoming a user fails at each of its steps in turn: nothing runs as anybody else, and the answer names the step
+//!. For the local target, whose agent can be started by another program.
+
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+
+use anyhow::{Context, ensure};
+use guestline_client::{Error, RefusalReason};
+
+use super::{isolation::listener_of, refusal, shell};
+use crate::{cases, runner::Outcome, target::Target};
+
+cases![
+    a_refused_step_is_named_and_nothing_runs: [14],
+    a_step_that_only_seems_to_succeed_is_found_out: [14],
+    capabilities_that_stay_are_found_out: [14],
+    a_way_back_is_found_out: [14],
+    what_the_agent_inherited_reaches_no_worker: [3, 13],
+];
+
+async fn a_refused_step_is_named_and_nothing_runs(target: &Target) -> Outcome {
+    for (call, step) in [
+        ("setgroups", "setgroups"),
+        ("setresgid", "setresgid"),
+        ("setresuid", "setresuid"),
+        ("set_dumpable", "prctl(PR_SET_DUMPABLE)"),
+        ("getresuid", "reading back the identity"),
+        ("getresgid", "reading back the identity"),
+        ("getgroups", "reading back the identity"),
+        ("capget", "reading back the identity"),
+    ] {
+        let text = refused(target, confined(call, "refused")?)
+            .await
+            .with_context(|| format!("{call} refused"))?;
+        ensure!(
+            text.contains(step) && text.contains("not permitted"),
+            "{call}: {text:?}"
+        );
+    }
+    Ok(())
+}
+
+/// The calls answer 0, and the process is root still, in whole or in part.
+async fn a_step_that_only_seems_to_succeed_is_found_out(target: &Target) -> Outcome {
+    for call in ["setgroups", "setresgid", "setresuid"] {
+        let text = refused(target, confined(call, "skipped")?)
+            .await
+            .with_context(|| format!("{call} skipped"))?;
+        ensure!(
+            text.contains("verifying that the ids and groups are the user's"),
+            "{call}: {text:?}"
+        );
+    }
+    Ok(())
+}
+
+/// With SECBIT_NO_SETUID_FIXUP of capabilities(7), root's capabilities survive the change of the uid.
+async fn capabilities_that_stay_are_found_out(target: &Target) -> Outcome {
+    let mut start = Command::new("setpriv");
+    start.args(KEEP_CAPABILITIES).arg("unshare");
+    let text = refused(target, start).await?;
+    ensure!(
+        text.contains("verifying that there are no capabilities"),
+        "{text:?}"
+    );
+    Ok(())
+}
+
+/// The same, and capget(2) shows none: only trying to become root again tells.
+async fn a_way_back_is_found_out(target: &Target) -> Outcome {
+    let mut start = Command::new("setpriv");
+    start.args(KEEP_CAPABILITIES);
+    let confined = confined("capget", "skipped")?;
+    start.arg(confined.get_program()).args(confined.get_args());
+    let text = refused(target, start).await?;
+    ensure!(
+        text.contains("verifying that there is no way back to root"),
+        "{text:?}"
+    );
+    Ok(())
+}
+
+/// A descriptor of a file that is root's alone, which whoever started the agent left open.
+async fn what_the_agent_inherited_reaches_no_worker(target: &Target) -> Outcome {
+    let agent = target
+        .agent()
+        .context("a machine's agent is started already")?;
+    let mut start = Command::new("sh");
+    start.args(["-c", r#"exec 9</etc/shadow; exec unshare "$@""#, "sh"]);
+    let other = Target::local_by(agent, start, None).await?;
+    let (root, alice) = (other.user("root"), other.user("alice"));
+    let listener = listener_of(&root).await?;
+    let listeners = root
+        .files()
+        .read_link(format!("/proc/{listener}/fd/9"))
+        .await?;
+    ensure!(
+        listeners.ends_with("etc/shadow"),
+        "the listener has {listeners:?}: it shows nothing"
+    );
+    for vm in [&root, &alice] {
+        for entry in vm.files().read_dir("/proc/self/fd").await? {
+            let path = format!("/proc/self/fd/{}", entry.name().display());
+            // The thread that reads the folder has it open no more.
+            let link = vm.files().read_link(&path).await.unwrap_or_default();
+            ensure!(
+                !link.ends_with("etc/shadow"),
+                "{path} of a worker is {link:?}"
+            );
+        }
+        let (_, held) = shell(vm, "exec ls -l /proc/self/fd").await?;
+        ensure!(!held.contains("shadow"), "a program holds {held}");
+    }
+    Ok(())
+}
+
+const KEEP_CAPABILITIES: [&str; 2] = ["--securebits", "+no_setuid_fixup"];
+
+/// Starts `unshare` with a system call that does not work.
+fn confined(call: &str, answer: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["confined", call, answer, "unshare"]);
+    Ok(command)
+}
+
+/// Why an agent that was started so does not become alice, having run nothing for her.
+async fn refused(target: &Target, start: Command) -> anyhow::Result<String> {
+    let agent = target
+        .agent()
+        .context("a machine's agent is started already")?;
+    let other = Target::local_by(agent, start, None).await?;
+    let marker = tempfile::Builder::new()
+        .prefix("guestline-marker")
+        .tempdir_in("/var/tmp")?;
+    // Whoever it would run as.
+    fs::set_permissions(marker.path(), fs::Permissions::from_mode(0o777))?;
+    let path = marker.path().join("ran");
+    let alice = other.user("alice");
+    let ran = alice.command("touch").arg(&path).output().await;
+    let error = refusal("running a program", ran)?;
+    refusal("making a file", alice.files().write(&path, "x").await)?;
+    ensure!(!path.exists(), "something ran");
+    match error {
+        Error::Refused {
+            reason: Some(RefusalReason::Failed),
+            text,
+            ..
+        } => Ok(text),
+        other => Err(other.into()),
+    }
+}

@@ -1,0 +1,138 @@
+//! A listener that is killed and started again by the guest's init: what runs goes on, and can be found.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use guestline_client::{AttachEvent, Attached, Event, Offsets};
+
+use super::{faults::kill_worker, shell};
+use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+
+cases![what_runs_outlives_the_listener_and_is_found_again: [32]];
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The listener's pid, by root: of the agent's processes the one that is neither a worker nor an usher.
+pub(super) const FIND_LISTENER: &str = r#"
+agent=$(readlink /proc/$PPID/exe)
+for p in /proc/[0-9]*; do
+  [ "$(readlink $p/exe)" = "$agent" ] || continue
+  tr '\0' ' ' < $p/cmdline | grep -qE ' (worker|usher) ' || echo ${p#/proc/}
+done
+"#;
+
+/// How many workers of alice there are.
+pub(super) const COUNT_WORKERS: &str = r#"
+agent=$(readlink /proc/$PPID/exe)
+for p in /proc/[0-9]*; do
+  [ "$(readlink $p/exe)" = "$agent" ] || continue
+  tr '\0' ' ' < $p/cmdline | grep -q ' worker -- alice' && echo ${p#/proc/}
+done | wc -l
+"#;
+
+pub(super) async fn kill_listener(target: &Target) -> anyhow::Result<()> {
+    let (_, before) = shell(&target.user("root"), FIND_LISTENER).await?;
+    let pid: u32 = before
+        .trim()
+        .parse()
+        .with_context(|| format!("{before:?}"))?;
+    let (killed, _) = shell(&target.user("root"), &format!("kill -9 {pid}")).await?;
+    ensure!(killed, "the listener {pid} was not killed");
+    eventually("there is a new listener", DEADLINE, || async {
+        // Until then there is nobody to connect to.
+        let found = shell(&target.user("root"), FIND_LISTENER).await;
+        Ok(found.is_ok_and(|(_, now)| now != before && !now.trim().is_empty()))
+    })
+    .await
+}
+
+/// Starts listener and workers again, as such that do without a defence; for a build with switches.
+pub(crate) async fn restart_without(target: &Target, defence: &str) -> Outcome {
+    let root = target.user("root");
+    let line = format!("printf %s '{defence}' > $(readlink /proc/$PPID/exe).switches");
+    ensure!(shell(&root, &line).await?.0, "no switches can be set");
+    for user in ["alice", "bob"] {
+        kill_worker(target, &target.user(user)).await?;
+    }
+    kill_listener(target).await
+}
+
+/// Everything to the end.
+pub(super) async fn rest(mut attached: Attached) -> anyhow::Result<(String, Option<i32>)> {
+    let mut text = String::new();
+    loop {
+        match attached.event().await? {
+            AttachEvent::Stdout(data) => text += std::str::from_utf8(&data)?,
+            AttachEvent::Exited(exit) => return Ok((text, exit.code)),
+            other => anyhow::bail!("{other:?}"),
+        }
+    }
+}
+
+async fn what_runs_outlives_the_listener_and_is_found_again(target: &Target) -> Outcome {
+    let line = "i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo $i; sleep 0.05; done; exit 5";
+    let alice = target.user("alice");
+    let started = alice.shell(line).start(None).await?;
+    let id = started.process_id;
+    let mut old = alice.processes().attach(id, Offsets::default()).await?;
+    let AttachEvent::Stdout(first) = old.event().await? else {
+        anyhow::bail!("it begins with output");
+    };
+    let reached = old.reached();
+    let bob = target.user("bob");
+    let cat = bob.command("cat").stdin(true).spawn().await?;
+
+    kill_listener(target).await?;
+
+    let again = target.user("alice");
+    let known = again.processes().list().await?;
+    let found = known
+        .iter()
+        .filter(|process| process.process_id == id)
+        .count();
+    ensure!(found == 1, "the process is listed {found} times");
+    let new = again.processes().attach(id, reached).await?;
+    let (on_new, on_old) = tokio::try_join!(rest(new), rest(old))?;
+    let first = String::from_utf8_lossy(&first);
+    let whole: String = (1..=100).map(|i| format!("{i}\n")).collect();
+    ensure!(
+        format!("{first}{}", on_new.0) == whole,
+        "{first:?} {on_new:?}"
+    );
+    ensure!(
+        on_old == on_new && on_new.1 == Some(5),
+        "{on_old:?} {on_new:?}"
+    );
+    let (_, workers) = shell(&target.user("root"), COUNT_WORKERS).await?;
+    ensure!(workers.trim() == "1", "alice has {workers} workers");
+
+    cat.input().write("still here").await;
+    let output = cat.wait_with_output(1000).await?;
+    ensure!(
+        output.status.success() && output.stdout == b"still here",
+        "{output:?}"
+    );
+    Ok(())
+}
+
+/// A process of alice's that connects where workers come back is closed, unheard. Needs perl in the guest.
+pub async fn an_impostor_is_not_taken_for_a_worker(target: &Target) -> Outcome {
+    // It knocks without a pause, and is so the first whom the new listener sees: workers look twice a second.
+    let mut knock = target.user("alice").command("perl");
+    knock.args([
+        "-e",
+        "use Socket; $| = 1; alarm 60; print 'ready'; \
+         do { socket(S, AF_UNIX, SOCK_SEQPACKET, 0) or die } \
+         until connect(S, sockaddr_un('/run/guestline/workers.sock')); \
+         exit(sysread(S, $_, 100) ? 1 : 0)",
+    ]);
+    let mut knocking = knock.spawn().await?;
+    let ready = knocking.event().await?;
+    ensure!(ready == Event::Stdout("ready".into()), "{ready:?}");
+    kill_listener(target).await?;
+    let status = knocking.wait().await?;
+    ensure!(status.success(), "it was heard: {status:?}");
+    let id = target.user("alice").shell("id -un").output().await?.stdout;
+    ensure!(id == b"alice\n", "{id:?}");
+    Ok(())
+}

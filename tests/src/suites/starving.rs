@@ -1,0 +1,132 @@
+//! A user who takes all there is of something: for machines, since it is the host's own otherwise. The agent answers, others
+//! go on at a measured share of their speed, and all of it is there again afterwards.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use tokio::time::timeout;
+
+use super::{
+    neighbours::{Neighbour, PATIENCE, work},
+    shell,
+};
+use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+
+cases![
+    the_agent_answers_a_guest_without_free_memory: [31],
+    the_agent_answers_a_guest_without_free_processes: [31],
+    files_that_are_open_by_the_thousand_are_their_users,
+    terminals_may_all_be_taken_and_programs_run,
+    a_full_disk_stops_who_writes_and_nobody_else,
+];
+
+/// What a call may take meanwhile.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// What is left of bob's speed at the least, in percent.
+const SHARE: u32 = 5;
+
+/// Under attack: answers come in time, over old and new connections.
+async fn answers(target: &Target) -> Outcome {
+    let root = target.user("root");
+    root.files().stat("/").await?;
+    for number in 0..20 {
+        let start = Instant::now();
+        let (old, new) = tokio::join!(
+            timeout(ANSWER, async { root.files().stat("/").await }),
+            timeout(ANSWER, async {
+                target.user("root").files().stat("/").await
+            }),
+        );
+        let told = format!("call {number}, after {:?}", start.elapsed());
+        old.with_context(|| told.clone())??;
+        new.context(told)??;
+    }
+    Ok(())
+}
+
+/// Runs an attack of alice's and looks at what bob still has.
+async fn under(
+    target: &Target,
+    words: &[&str],
+    look: impl AsyncFnOnce() -> Outcome,
+) -> anyhow::Result<String> {
+    let (alice, bob) = (target.user("alice"), target.user("bob"));
+    let alone = work(&bob, 10).await?;
+    let attack = Neighbour::start(&alice, words).await?;
+    let looked = look().await;
+    let share = share_of(&bob, alone).await;
+    let said = attack.end().await.context("it does not end")?;
+    looked?;
+    let share = share?;
+    println!("    {}: {said}; bob at {share} %", words[0]);
+    ensure!(share >= SHARE, "bob is left with {share} % of his speed");
+    eventually("alice can work again", PATIENCE, async || {
+        Ok(work(&target.user("alice"), 1).await.is_ok())
+    })
+    .await?;
+    Ok(said)
+}
+
+/// In percent of what it was.
+async fn share_of(bob: &guestline_client::Vm, alone: Duration) -> anyhow::Result<u32> {
+    let beside = work(bob, 10).await?;
+    Ok((alone.as_secs_f64() / beside.as_secs_f64() * 100.0) as u32)
+}
+
+async fn the_agent_answers_a_guest_without_free_memory(target: &Target) -> Outcome {
+    let said = under(target, &["memory"], async || answers(target).await).await?;
+    let eaten: u64 = said.strip_prefix("eaten ").context("eaten")?.parse()?;
+    ensure!(eaten > 100, "only {eaten} MiB were eaten: it shows nothing");
+    Ok(())
+}
+
+async fn the_agent_answers_a_guest_without_free_processes(target: &Target) -> Outcome {
+    let said = under(target, &["pids"], async || answers(target).await).await?;
+    let started: u64 = said.strip_prefix("started ").context("started")?.parse()?;
+    ensure!(
+        started > 1000,
+        "only {started} were started: it shows nothing"
+    );
+    Ok(())
+}
+
+async fn files_that_are_open_by_the_thousand_are_their_users(target: &Target) -> Outcome {
+    under(target, &["descriptors"], async || answers(target).await)
+        .await
+        .map(drop)
+}
+
+async fn terminals_may_all_be_taken_and_programs_run(target: &Target) -> Outcome {
+    under(target, &["terminals"], async || answers(target).await).await?;
+    let bob = target.user("bob");
+    let mut command = bob.command("true");
+    let output = command.terminal("dumb", 80, 24).output().await?;
+    ensure!(output.status.success(), "{:?}", output.status);
+    Ok(())
+}
+
+/// On a disk of its own, so that only bob's writes there are refused.
+async fn a_full_disk_stops_who_writes_and_nobody_else(target: &Target) -> Outcome {
+    let root = target.user("root");
+    let line = "mkdir -p /mnt/shared && mount -t tmpfs -o size=64m,mode=1777 tmpfs /mnt/shared";
+    ensure!(shell(&root, line).await?.0, "no disk to fill");
+    let bob = target.user("bob").files();
+    bob.write("/mnt/shared/bobs", "old").await?;
+    let full = async || {
+        let write = bob.write("/mnt/shared/bobs", vec![0; 1 << 20]).await;
+        let error = super::refusal("writing to a full disk", write)?;
+        ensure!(
+            error.reason() == Some(guestline_client::ErrorReason::NoSpace),
+            "{error:?}"
+        );
+        ensure!(bob.read("/mnt/shared/bobs").await? == b"old");
+        answers(target).await
+    };
+    let result = under(target, &["disk", "/mnt/shared/alices"], full).await;
+    ensure!(
+        shell(&root, "umount /mnt/shared").await?.0,
+        "it is still in use"
+    );
+    result.map(drop)
+}
