@@ -32,16 +32,8 @@ pub(crate) fn test() -> anyhow::Result<()> {
     record(&mut unit, &printed.join("unit"), |line| {
         !line.is_empty() && !line.ends_with(" ... ok") && !line.starts_with("running ")
     })?;
-    check(cargo().args([
-        "build",
-        "--quiet",
-        "--package",
-        "guestline-tests",
-        "--package",
-        "guestline-client",
-        "--package",
-        "guestline-gateway",
-    ]))?;
+    // With the features that the tests were built with, so that no dependency is built twice.
+    check(cargo().args(["build", "--quiet", "--workspace", "--all-targets"]))?;
     let suites = target().join("debug/guestline-tests");
     let gateway = target().join("debug/guestline-gateway");
     let switched = agent::build_switched()?;
