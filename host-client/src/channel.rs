@@ -33,9 +33,11 @@ use crate::{
     connect::{Corked, Io, connect},
 };
 
-/// A VM that died without a word is noticed after the interval and the timeout together.
+/// A VM that died without a word is noticed after the interval and the timeout together. One that is alive may be silent
+/// for a while: with a slow disk behind a gibibyte of dirty pages, an emulated guest's kernel has been seen to let nobody run
+/// for more than 10 s. 20 s are what gRPC's own libraries wait (gRPC, "Keepalive", `GRPC_ARG_KEEPALIVE_TIMEOUT_MS`).
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Connections that one call tries. Each but the last was closed or told to go before the call was sent; an agent that does
 /// so to every connection is not there for us.
