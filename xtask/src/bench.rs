@@ -53,7 +53,7 @@ const COMMANDS: u32 = 1000;
 impl Bench {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         if self.check {
-            return check::check(self.bless);
+            return check::check(&check::build(cargo())?, self.bless);
         }
         if self.gateway {
             return measure_gateway();

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use crate::workspace::{cargo, check, root, target};
+use crate::workspace::{check, root, target};
 
 /// The target is named so that build scripts and procedural macros get no instrumentation.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
@@ -29,9 +29,14 @@ const MAX_MEMORY: &str = "-rss_limit_mb=1024";
 /// Seconds for one input, on a loaded machine under instrumentation.
 const MAX_TIME: &str = "-timeout=20";
 
-/// All targets, or one, for so many seconds each. `printed` keeps how each went, as the table of promises reads it.
-pub(crate) fn fuzz(seconds: u32, only: Option<&str>, printed: Option<&Path>) -> anyhow::Result<()> {
-    let programs = build()?;
+/// All targets of that build, or one, for so many seconds each. `printed` keeps how each went, as the table of promises
+/// reads it.
+pub(crate) fn fuzz(
+    programs: &Path,
+    seconds: u32,
+    only: Option<&str>,
+    printed: Option<&Path>,
+) -> anyhow::Result<()> {
     let targets = targets()?;
     let chosen: Vec<&str> = targets
         .iter()
@@ -42,7 +47,7 @@ pub(crate) fn fuzz(seconds: u32, only: Option<&str>, printed: Option<&Path>) -> 
     let mut failed = Vec::new();
     let mut lines = String::new();
     for target in chosen {
-        let line = match run(&programs, target, seconds) {
+        let line = match run(programs, target, seconds) {
             Ok(()) => format!("test fuzz::{target} ... ok"),
             Err(error) => {
                 failed.push(target);
@@ -74,11 +79,10 @@ fn targets() -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds all targets, and gives the folder with them.
-fn build() -> anyhow::Result<PathBuf> {
+/// Builds all targets by this cargo, and gives the folder with them.
+pub(crate) fn build(mut cargo: Command) -> anyhow::Result<PathBuf> {
     let folder = target().join("fuzz");
     let manifest = root().join("fuzz/Cargo.toml");
-    let mut cargo = cargo();
     cargo.args(["build", "--quiet", "--release", "--target", TRIPLE]);
     cargo.arg("--manifest-path").arg(manifest);
     cargo.arg("--target-dir").arg(&folder);

@@ -108,7 +108,12 @@ fn run(command: Command) -> anyhow::Result<()> {
             println!("{}", agent::build()?.display());
             Ok(())
         }
-        Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref(), None),
+        Command::Fuzz { seconds, target } => fuzz::fuzz(
+            &fuzz::build(workspace::cargo())?,
+            seconds,
+            target.as_deref(),
+            None,
+        ),
         Command::Image { image } => {
             println!(
                 "{}",

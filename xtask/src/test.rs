@@ -2,7 +2,13 @@
 //! client in Python too; the gateway in front of the agent, and OpenSSH's clients and the published SDK in front of the
 //! gateway. At the end the table of promises, from what these steps printed.
 
-use std::{fs, path::Path, process::Command, time::SystemTime};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread::{self, JoinHandle},
+    time::SystemTime,
+};
 
 use anyhow::{anyhow, ensure};
 use guestline_machine::{ImageKind, Machine, MachineSpec, Setup};
@@ -11,7 +17,7 @@ use crate::{
     agent, bench, fuzz, node, packages,
     python::{self, Python, venv},
     vm::READY_LIMIT,
-    workspace::{cargo, check, record, root, target},
+    workspace::{cargo, check, patient_cargo, record, root, target},
 };
 
 /// Of each target: enough for what a change broke at the surface. `cargo xtask fuzz` goes deeper.
@@ -38,6 +44,11 @@ pub(crate) fn test() -> anyhow::Result<()> {
     let gateway = target().join("debug/guestline-gateway");
     let switched = agent::build_switched()?;
     let agent = agent::build()?;
+    // The suites wait for clocks and for machines more than they compute.
+    let meanwhile = thread::spawn(|| {
+        let fuzzed = fuzz::build(patient_cargo());
+        (fuzzed, bench::check::build(patient_cargo()))
+    });
     let mut failed = Vec::new();
     let mut note = |name: &str, result: anyhow::Result<()>| {
         if let Err(error) = result {
@@ -52,10 +63,6 @@ pub(crate) fn test() -> anyhow::Result<()> {
             &printed.join("local"),
             |_| true,
         ),
-    );
-    note(
-        "fuzz",
-        fuzz::fuzz(FUZZ_SECONDS, None, Some(&printed.join("fuzz"))),
     );
     note(
         "switched",
@@ -133,7 +140,17 @@ pub(crate) fn test() -> anyhow::Result<()> {
             in_machine(image, &suites, &agent, python.as_ref(), &printed),
         );
     }
-    note("instructions", bench::check::check(false));
+    let (fuzzed, counted) = built(meanwhile);
+    note(
+        "fuzz",
+        fuzzed.and_then(|programs| {
+            fuzz::fuzz(&programs, FUZZ_SECONDS, None, Some(&printed.join("fuzz")))
+        }),
+    );
+    note(
+        "instructions",
+        counted.and_then(|program| bench::check::check(&program, false)),
+    );
     note(
         "mutations in a machine",
         without_defences(&suites, &switched),
@@ -144,6 +161,15 @@ pub(crate) fn test() -> anyhow::Result<()> {
     );
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
+}
+
+type Built = anyhow::Result<PathBuf>;
+
+fn built(meanwhile: JoinHandle<(Built, Built)>) -> (Built, Built) {
+    let panicked = || Err(anyhow!("whoever built it panicked"));
+    meanwhile
+        .join()
+        .unwrap_or_else(|_| (panicked(), panicked()))
 }
 
 /// What the gateway's tests want of the host: PostgreSQL's server, without the cluster that Debian's package would start,

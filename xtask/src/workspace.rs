@@ -30,6 +30,15 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// The same, for what others need not wait for: it takes the time that they leave.
+pub(crate) fn patient_cargo() -> Command {
+    let cargo = cargo();
+    let mut command = Command::new("nice");
+    command.args(["-n", "19"]).arg(cargo.get_program());
+    command.current_dir(root());
+    command
+}
+
 /// Runs a command to its end; a failure is an error.
 pub(crate) fn check(command: &mut Command) -> anyhow::Result<()> {
     let status = command

@@ -11,10 +11,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    packages,
-    workspace::{cargo, root},
-};
+use crate::{packages, workspace::root};
 
 /// More than so many percent more is a failure.
 const TOLERANCE: u64 = 5;
@@ -49,17 +46,16 @@ struct Committed {
     paths: BTreeMap<String, u64>,
 }
 
-/// Counts, and fails where a path got worse; with `bless`, commits the counts instead.
-pub(crate) fn check(bless: bool) -> anyhow::Result<()> {
+/// Counts with that build, and fails where a path got worse; with `bless`, commits the counts instead.
+pub(crate) fn check(program: &Path, bless: bool) -> anyhow::Result<()> {
     packages::install(&[("/usr/bin/valgrind", "valgrind")])?;
-    let program = build()?;
     let file = root().join("bench/instructions.json");
     let mut counted = Committed {
         rustc: compiler()?,
         paths: BTreeMap::new(),
     };
     for (path, times) in PATHS {
-        let each = each(&program, path, times)?;
+        let each = each(program, path, times)?;
         counted.paths.insert(path.into(), each);
     }
     if bless {
@@ -113,9 +109,9 @@ fn compare(committed: &Committed, counted: &Committed) -> anyhow::Result<()> {
     )
 }
 
-/// Builds the paths as what runs on a host is built, and says where they are.
-fn build() -> anyhow::Result<PathBuf> {
-    let output = cargo()
+/// Builds the paths by this cargo, as what runs on a host is built, and says where they are.
+pub(crate) fn build(mut cargo: Command) -> anyhow::Result<PathBuf> {
+    let output = cargo
         .args(["build", "--quiet", "--profile", "host"])
         .args(["--package", "guestline-agent", "--bench", "hot_paths"])
         .args(["--message-format", "json"])
