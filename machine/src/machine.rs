@@ -263,12 +263,7 @@ fn start_vsock(
     record: &Record,
     detached: bool,
 ) -> Result<(Vsock, Option<Child>), MachineError> {
-    if File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/vhost-vsock")
-        .is_ok()
-    {
+    if kernel_vsock_works() {
         return Ok((
             Vsock::Kernel {
                 cid: own_cid(record.name()),
@@ -300,6 +295,15 @@ fn start_vsock(
         thread::sleep(Duration::from_millis(5));
     }
     Ok((Vsock::Hybrid { path }, Some(helper)))
+}
+
+/// Whether the host's kernel carries vsocks by itself.
+pub(crate) fn kernel_vsock_works() -> bool {
+    let device = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/vhost-vsock");
+    device.is_ok()
 }
 
 /// A CID of the machine's own, from its name and our process: QEMU says so if another has it.

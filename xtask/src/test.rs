@@ -46,6 +46,16 @@ pub(crate) fn test() -> anyhow::Result<()> {
     let agent = agent::build()?;
     // The suites wait for clocks and for machines more than they compute.
     let meanwhile = thread::spawn(|| {
+        let setup = Setup::new(&target());
+        let with_programs = SSH_PACKAGES.map(str::to_owned);
+        for (image, packages) in [
+            (ImageKind::Debian, &with_programs[..]),
+            (ImageKind::Minimal, &[]),
+            (ImageKind::Debian, &[]),
+        ] {
+            // What fails here fails again for whoever starts such a machine, and is told there.
+            let _ = setup.prepare(image, packages);
+        }
         let fuzzed = fuzz::build(patient_cargo());
         (fuzzed, bench::check::build(patient_cargo()))
     });

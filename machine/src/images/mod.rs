@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{MachineError, Setup};
+use crate::{MachineError, Setup, machine::kernel_vsock_works};
 
 pub(crate) use overlay::overlay;
 
@@ -62,9 +62,14 @@ impl Setup {
         self.base_image(kind, &[]).map(|image| image.initramfs)
     }
 
-    /// The same for an image with more Debian packages: a start that needs it is quick then.
+    /// The same for an image with more Debian packages, and all else that a machine with it needs: its start is quick then.
     pub fn prepare(&self, kind: ImageKind, packages: &[String]) -> Result<(), MachineError> {
-        self.base_image(kind, packages).map(drop)
+        self.base_image(kind, packages)?;
+        self.qemu()?;
+        if !kernel_vsock_works() {
+            self.vhost_device_vsock()?;
+        }
+        Ok(())
     }
 
     pub(crate) fn base_image(
