@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .bytes(".")
+        .codec_path("crate::BoundedCodec")
         .compile_fds(descriptors.clone())?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("commented.bin"), descriptors.encode_to_vec())?;

@@ -3,6 +3,7 @@
 //!
 //! The `.proto` files beside this one are the API manual; `docs/protocol.md` is for authors of other clients.
 
+mod codec;
 #[cfg(test)]
 mod contract_tests;
 pub mod hello;
@@ -10,6 +11,7 @@ pub mod proof;
 pub mod secret;
 mod status;
 
+pub use codec::{BoundedCodec, BoundedDecoder};
 pub use status::{RpcStatus, decode_error_detail, encode_error_detail};
 
 /// Messages and services of the package `guestline.v1`.
@@ -36,6 +38,11 @@ pub const DEFAULT_PORT: u32 = 777;
 /// How many bytes one message carries at the most, each way. Chunks of file data and output are at most 1 MiB; the rest
 /// is room for the other fields.
 pub const MAX_MESSAGE_SIZE: usize = 2 * 1024 * 1024;
+
+/// How many fields a message has at the most, each item of a list counted, for whoever reads one of a stranger's with the
+/// generated code. Pages have 512 items, and the longest answer in one piece, all extended attributes of a file, has less than
+/// 10,000: the kernel's XATTR_LIST_MAX are 64 KiB of names.
+pub const MAX_PARTS: usize = 16 * 1024;
 
 /// The largest chunk of file data, input or output in one message.
 pub const MAX_CHUNK_SIZE: usize = 1024 * 1024;

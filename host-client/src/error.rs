@@ -57,6 +57,14 @@ pub enum Error {
         /// The limit that was set.
         limit: usize,
     },
+    /// A list is longer than what is held of one in memory, and nothing of it is given. A guest's words: it may have made it up.
+    #[error("the guest's list has more than {items} items, or more than {bytes} bytes")]
+    ListTooLong {
+        /// The most items.
+        items: usize,
+        /// The most bytes, as they were sent.
+        bytes: usize,
+    },
     /// The host's folder could not be packed, or what the guest sent not be unpacked there.
     #[error("the copy failed on the host")]
     Folder(#[source] guestline_archive::Error),

@@ -21,6 +21,7 @@ use guestline_proto::{
     MAX_MESSAGE_SIZE,
     v1::{self, files_client::FilesClient},
 };
+use tonic::Streaming;
 
 pub use change::{Copied, CopyOptions, RenameMode, SetAttributes, Space};
 pub use extended::{Checksum, ChecksumAlgorithm, ExtendedAttribute};
@@ -31,7 +32,7 @@ pub use tree::{PullOptions, PullStream, Pulled, PushOptions, PushWriter, Pushed}
 pub use watch::{Change, WatchStream, Watched};
 pub use write::{FileWriter, WriteOptions};
 
-use crate::{Error, Vm, channel::Channel};
+use crate::{Error, Vm, channel::Channel, pages::collect};
 
 /// Makes the call, and turns its status into our error.
 macro_rules! call {
@@ -64,7 +65,8 @@ impl Files {
         FilesClient::new(self.vm.channel()).max_decoding_message_size(MAX_MESSAGE_SIZE)
     }
 
-    /// A whole file. For files larger than memory there is [`Files::open`].
+    /// A whole file, however long the guest makes it. For files larger than memory, and guests that are not to be trusted with
+    /// it, there is [`Files::open`].
     pub async fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>, Error> {
         let mut reader = self.open(path).await?;
         let mut content = BytesMut::new();
@@ -137,26 +139,31 @@ impl Files {
         Metadata::from_answer(answer.into_inner().metadata)
     }
 
-    /// The entries of a directory, in the file system's order. For directories larger than memory there is [`Files::list`].
+    /// The entries of a directory, in the file system's order: at most 131,072, and 32 MiB of them, [`Error::ListTooLong`]
+    /// otherwise. For directories of any size there is [`Files::list`].
     pub async fn read_dir(&self, path: impl AsRef<Path>) -> Result<Vec<DirEntry>, Error> {
-        let mut stream = self.list(path, 1).await?;
-        let mut entries = Vec::new();
-        while let Some(entry) = stream.next().await? {
-            entries.push(entry);
-        }
-        Ok(entries)
+        let pages = self.list_pages(path, 1).await?;
+        collect(&self.vm, pages).await
     }
 
     /// What is below a directory, `depth` levels deep (1 to 1024), depth first.
     pub async fn list(&self, path: impl AsRef<Path>, depth: u32) -> Result<DirStream, Error> {
+        let pages = self.list_pages(path, depth).await?;
+        DirStream::begin(self.vm.clone(), pages).await
+    }
+
+    async fn list_pages(
+        &self,
+        path: impl AsRef<Path>,
+        depth: u32,
+    ) -> Result<Streaming<v1::ListResponse>, Error> {
         let request = v1::ListRequest {
             path: to_wire(path),
             depth: Some(depth),
             names_only: false,
         };
         let answer = self.client().list(request).await;
-        let stream = answer.map_err(|status| self.vm.error(status))?.into_inner();
-        DirStream::begin(self.vm.clone(), stream).await
+        Ok(answer.map_err(|status| self.vm.error(status))?.into_inner())
     }
 }
 

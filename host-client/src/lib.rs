@@ -29,6 +29,7 @@ mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod network;
+mod pages;
 mod process;
 mod system;
 mod vm;

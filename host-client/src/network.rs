@@ -15,7 +15,7 @@ use guestline_proto::{
     v1::{self, ForwardOpen, TcpTarget, forward_open, network_client::NetworkClient},
 };
 
-use crate::{Error, Vm, channel::Channel};
+use crate::{Error, Vm, channel::Channel, pages::collect};
 
 pub use stream::ForwardStream;
 
@@ -133,21 +133,12 @@ impl Network {
         ForwardStream::begin(self.vm.clone(), self.client(), open).await
     }
 
-    /// Who listens: TCP ports, and Unix stream sockets that have a path.
+    /// Who listens: TCP ports, and Unix stream sockets that have a path. At most 131,072, and 32 MiB of them,
+    /// [`Error::ListTooLong`] otherwise.
     pub async fn ports(&self) -> Result<Vec<Port>, Error> {
         let answer = self.client().list_ports(v1::ListPortsRequest {}).await;
-        let mut pages = answer.map_err(|status| self.vm.error(status))?.into_inner();
-        let mut ports = Vec::new();
-        while let Some(page) = pages
-            .message()
-            .await
-            .map_err(|status| self.vm.error(status))?
-        {
-            for port in page.ports {
-                ports.push(port.try_into()?);
-            }
-        }
-        Ok(ports)
+        let pages = answer.map_err(|status| self.vm.error(status))?.into_inner();
+        collect(&self.vm, pages).await
     }
 }
 

@@ -25,7 +25,7 @@ pub use info::{Disk, Identity, Info, Memory};
 pub use metrics::{AgentProcess, CpuTime, Metrics, MetricsStream, Pressure};
 pub use services::{CreateService, LogLine, LogOptions, LogStream, Service, ServiceAction};
 
-use crate::{Error, Vm, channel::Channel};
+use crate::{Error, Vm, channel::Channel, pages::collect};
 
 /// The facts and users of a VM, as the user of the [`Vm`] it came from. What changes the guest is tried as that user too, so
 /// that for all but root the guest's kernel mostly says no: [`Error::is_permission_denied`].
@@ -52,34 +52,18 @@ impl System {
             .into())
     }
 
-    /// The users of /etc/passwd.
+    /// The users of /etc/passwd: at most 131,072, and 32 MiB of them, [`Error::ListTooLong`] otherwise.
     pub async fn users(&self) -> Result<Vec<User>, Error> {
         let answer = self.client().list_users(v1::ListUsersRequest {}).await;
-        let mut pages = answer.map_err(|status| self.vm.error(status))?.into_inner();
-        let mut users = Vec::new();
-        while let Some(page) = pages
-            .message()
-            .await
-            .map_err(|status| self.vm.error(status))?
-        {
-            users.extend(page.users.into_iter().map(User::from));
-        }
-        Ok(users)
+        let pages = answer.map_err(|status| self.vm.error(status))?.into_inner();
+        collect(&self.vm, pages).await
     }
 
-    /// The groups of /etc/group.
+    /// The groups of /etc/group: at most 131,072 with their members, and 32 MiB of them, [`Error::ListTooLong`] otherwise.
     pub async fn groups(&self) -> Result<Vec<Group>, Error> {
         let answer = self.client().list_groups(v1::ListGroupsRequest {}).await;
-        let mut pages = answer.map_err(|status| self.vm.error(status))?.into_inner();
-        let mut groups = Vec::new();
-        while let Some(page) = pages
-            .message()
-            .await
-            .map_err(|status| self.vm.error(status))?
-        {
-            groups.extend(page.groups.into_iter().map(Group::from));
-        }
-        Ok(groups)
+        let pages = answer.map_err(|status| self.vm.error(status))?.into_inner();
+        collect(&self.vm, pages).await
     }
 
     /// Creates a user. Not repeated by itself: after [`Error::Lost`], look whether it is there.

@@ -9,8 +9,8 @@ use super::{
     Outcome,
     failure::{Failure, Trying, explanation},
     output::{
-        metadata_json, mode_text, print_json, printable, printable_path, put_bytes, time_text,
-        type_word,
+        JsonList, metadata_json, mode_text, print_json, printable, printable_path, put_bytes,
+        time_text, type_word,
     },
 };
 
@@ -63,23 +63,22 @@ pub(super) async fn run(arguments: Arguments, vm: &Vm) -> Outcome {
     };
     let names = names(&arguments, vm).await;
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
-    let (mut code, mut documents) = (0, Vec::new());
+    let (mut code, mut documents) = (0, JsonList::default());
     while let Some(entry) = stream.next().await.trying("list", path, vm)? {
         if let Some(error) = &entry.error {
             tell(&entry, error);
             code = 1;
         }
         if arguments.json {
-            documents.push(document(&entry));
+            documents.item(&mut stdout, &document(&entry))?;
         } else {
             writeln!(stdout, "{}", line(&entry, &arguments, &names))?;
         }
     }
-    stdout.flush()?;
-    drop(stdout);
     if arguments.json {
-        print_json(&Value::Array(documents))?;
+        documents.end(&mut stdout)?;
     }
+    stdout.flush()?;
     Ok(code)
 }
 

@@ -62,6 +62,27 @@ pub(super) fn print_json_line(value: &Value) -> Result<(), Failure> {
     print(format!("{}\n", escaped(&value.to_string())).as_bytes())
 }
 
+/// A list as one JSON document, written item by item: it may be longer than memory.
+#[derive(Debug, Default)]
+pub(super) struct JsonList {
+    has_items: bool,
+}
+
+impl JsonList {
+    pub(super) fn item(&mut self, out: &mut impl Write, value: &Value) -> io::Result<()> {
+        let before = if self.has_items { "," } else { "[" };
+        self.has_items = true;
+        // In a string a line break is an escape: these stand between the item's own parts.
+        let item = escaped(&format!("{value:#}")).replace('\n', "\n  ");
+        write!(out, "{before}\n  {item}")
+    }
+
+    pub(super) fn end(self, out: &mut impl Write) -> io::Result<()> {
+        let end = if self.has_items { "\n]\n" } else { "[]\n" };
+        out.write_all(end.as_bytes())
+    }
+}
+
 /// JSON that means the same, without the controls that serde_json leaves as they are: DEL, C1, and those of direction.
 /// They can only stand within strings.
 fn escaped(json: &str) -> String {
@@ -197,6 +218,20 @@ mod tests {
                 "{text}"
             );
             assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), document);
+        }
+    }
+
+    #[test]
+    fn a_list_item_by_item_is_the_same_document() {
+        let items = [json!({"a": "\n\u{9b}", "b": [1, {}]}), json!(2), json!([])];
+        for count in 0..=items.len() {
+            let (mut list, mut out) = (JsonList::default(), Vec::new());
+            for item in &items[..count] {
+                list.item(&mut out, item).unwrap();
+            }
+            list.end(&mut out).unwrap();
+            let whole = format!("{}\n", escaped(&format!("{:#}", json!(items[..count]))));
+            assert_eq!(String::from_utf8(out).unwrap(), whole);
         }
     }
 
