@@ -161,6 +161,7 @@ impl Paths {
         let options = UnpackOptions {
             owners: false,
             outside_links: OutsideLinks::Refuse,
+            mask: 0,
         };
         let unpacked = guestline_archive::unpack(&root, options, bytes, &mut ()).expect("unpacked");
         assert!(unpacked.entries as usize >= ENTRIES);

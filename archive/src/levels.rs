@@ -17,7 +17,7 @@ use nix::{
     unistd::{Gid, Uid, fchown},
 };
 
-use crate::{Error, MAX_DEPTH, Root, entry::Attributes, error::At};
+use crate::{Error, MAX_DEPTH, Root, UnpackOptions, entry::Attributes, error::At};
 
 /// The mode of a directory under way: it must let us in.
 const UNDER_WAY: u32 = 0o700;
@@ -35,17 +35,16 @@ pub(crate) struct Levels<'a> {
     root: &'a Root,
     root_attributes: Option<Attributes>,
     below: Vec<Level>,
-    /// Whether owners are given.
-    owners: bool,
+    options: UnpackOptions,
 }
 
 impl<'a> Levels<'a> {
-    pub(crate) fn new(root: &'a Root, owners: bool) -> Self {
+    pub(crate) fn new(root: &'a Root, options: UnpackOptions) -> Self {
         Self {
             root,
             root_attributes: None,
             below: Vec::new(),
-            owners,
+            options,
         }
     }
 
@@ -100,7 +99,7 @@ impl<'a> Levels<'a> {
     pub(crate) fn finish(&mut self) -> Result<(), Error> {
         self.leave(0)?;
         match self.root_attributes.take() {
-            Some(attributes) => set(&self.root.directory, &attributes, self.owners)
+            Some(attributes) => set(&self.root.directory, &attributes, self.options)
                 .at("set attributes", Path::new("")),
             None => Ok(()),
         }
@@ -151,7 +150,7 @@ impl<'a> Levels<'a> {
             if let Some((level, attributes)) =
                 level.and_then(|it| Some((it.directory, it.attributes?)))
             {
-                set(&level, &attributes, self.owners).at("set attributes", &path)?;
+                set(&level, &attributes, self.options).at("set attributes", &path)?;
             }
         }
         Ok(())
@@ -189,10 +188,14 @@ fn open_below(parent: impl AsFd, name: &OsStr, path: &Path) -> Result<OwnedFd, E
 
 /// Owner, mode and time, in this order: a change of owner clears set-id bits. Without owners those would be somebody
 /// else's than they were, and go.
-pub(crate) fn set(file: impl AsFd, attributes: &Attributes, owners: bool) -> Result<(), Errno> {
+pub(crate) fn set(
+    file: impl AsFd,
+    attributes: &Attributes,
+    options: UnpackOptions,
+) -> Result<(), Errno> {
     let file = file.as_fd();
-    let mut mode = attributes.mode;
-    if owners {
+    let mut mode = attributes.mode & !options.mask;
+    if options.owners {
         let (uid, gid) = owner(attributes);
         fchown(file, uid, gid)?;
     } else {

@@ -24,6 +24,7 @@ mod record;
 mod root;
 mod sparse;
 mod staged;
+mod umask;
 mod unpack;
 mod write;
 
@@ -35,6 +36,7 @@ pub use opening::open_harmlessly;
 pub use pack::{PackOptions, Packed, pack};
 pub use root::Root;
 pub use staged::{Staged, Temporary};
+pub use umask::umask;
 pub use unpack::{OutsideLinks, UnpackOptions, Unpacked, unpack};
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ use crate::*;
 /// A hostile or ordinary stream, written header by header.
 fn unpack_into(path: &Path, stream: &[u8], links: OutsideLinks) -> Result<Unpacked, Error> {
     let options = UnpackOptions {
-        owners: false,
         outside_links: links,
+        ..UnpackOptions::default()
     };
     unpack(&Root::open(path, false)?, options, stream, &mut ())
 }
@@ -103,6 +103,36 @@ fn a_tree_comes_back_as_it_was() {
     // Over what is there, a directory without the write bit too.
     unpack_into(&to, &stream, OutsideLinks::Refuse).unwrap();
     assert_eq!(describe(&to), describe(&from));
+}
+
+#[test]
+fn what_is_made_gets_no_bit_of_the_mask() {
+    let top = tempfile::tempdir().unwrap();
+    let at = |name: &str| top.path().join(name);
+    let mode = |path: &str| fs::metadata(at(path)).unwrap().mode() & 0o7777;
+    let modes = [("", 0o775), ("/folder", 0o1777), ("/file", 0o664)];
+    fs::create_dir_all(at("from/folder")).unwrap();
+    fs::write(at("from/file"), "x").unwrap();
+    for (name, mode) in modes {
+        let path = at(&format!("from{name}"));
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let stream = pack_all(&at("from"));
+    for (to, mask) in [("exact", 0), ("masked", 0o7027), ("closed", 0o7077)] {
+        let root = Root::open(&at(to), true).unwrap();
+        let options = UnpackOptions {
+            mask,
+            ..UnpackOptions::default()
+        };
+        // The second time over what is there.
+        for _ in 0..2 {
+            unpack(&root, options, &stream[..], &mut ()).unwrap();
+            for (name, sent) in modes {
+                let path = format!("{to}{name}");
+                assert_eq!(mode(&path), sent & !mask, "{path}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct UnpackOptions {
     pub owners: bool,
     /// What becomes of links that lead out.
     pub outside_links: OutsideLinks,
+    /// Bits that no mode of the stream's gets, as of a umask. Without owners, set-id bits are never given.
+    pub mask: u32,
 }
 
 /// What was unpacked.
@@ -75,7 +77,7 @@ pub fn unpack(
 ) -> Result<Unpacked, Error> {
     let mut reader = Reader::new(input);
     let mut unpacker = Unpacker {
-        levels: Levels::new(root, options.owners),
+        levels: Levels::new(root, options),
         options,
         observer,
         buffer: vec![0; WRITE_SIZE],
@@ -203,7 +205,7 @@ impl<O: Observer> Unpacker<'_, O> {
         if !matches!(extents, [whole] if whole.length == size) {
             staged.file.set_len(size).at("truncate", path)?;
         }
-        set(&staged.file, attributes, options.owners).at("set attributes", path)?;
+        set(&staged.file, attributes, *options).at("set attributes", path)?;
         staged.replace(target.name).at("create", path)?;
         observer.file_done();
         Ok(())

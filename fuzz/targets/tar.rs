@@ -46,6 +46,7 @@ fuzz_target!(|bytes: &[u8]| {
             1 => OutsideLinks::LeaveOut,
             _ => OutsideLinks::Keep,
         },
+        mask: 0,
     };
     let opened = Root::open(&root, false).expect("the root");
     let _ = ALLOCATOR.set_limit(ALLOCATOR.allocated() + MEMORY);

@@ -250,8 +250,8 @@ fn links_that_lead_out_are_left_out_or_kept_where_that_is_asked() {
         .end();
     let mut told = Told::default();
     let options = UnpackOptions {
-        owners: false,
         outside_links: OutsideLinks::LeaveOut,
+        ..UnpackOptions::default()
     };
     let root = Root::open(&inside, false).unwrap();
     let unpacked = unpack(&root, options, &stream[..], &mut told).unwrap();

@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     failure::{Failure, OnHost, Trying},
     output::printable_path,
-    transfer::{CHUNK, SAFE_BITS, Transfer},
+    transfer::{CHUNK, SAFE_BITS, Transfer, local_mode},
 };
 
 impl Transfer<'_> {
@@ -64,7 +64,13 @@ impl Transfer<'_> {
     pub(super) async fn resume_download(&self, from: &Path, to: &Path) -> Result<(), Failure> {
         let files = self.vm.files();
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
+        // A new one is nobody else's to read before it has its mode.
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600);
         let mut target = options.open(to).await.on_host("write", to)?;
         let there = target.metadata().await.on_host("read", to)?.len();
         let size = files.stat(from).await.trying("read", from, self.vm)?.size;
@@ -84,7 +90,7 @@ impl Transfer<'_> {
         target.seek(to_start).await.on_host("write", to)?;
         let reader = files.open_range(from, start, None).await;
         let mut reader = reader.trying("read", from, self.vm)?;
-        let (size, mode) = (reader.metadata().size, reader.metadata().mode & SAFE_BITS);
+        let (size, mode) = (reader.metadata().size, local_mode(reader.metadata().mode));
         self.progress.file(printable_path(from), size);
         self.progress.add(start);
         let received = self

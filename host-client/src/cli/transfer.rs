@@ -2,6 +2,7 @@
 
 use std::{fs::Metadata, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
+use guestline_archive::umask;
 use guestline_client::{FileReader, FileWriter, Vm, WriteOptions};
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -16,8 +17,13 @@ use super::{
 };
 
 pub(super) const CHUNK: usize = 1024 * 1024;
-/// Downloads keep permissions, and never a stranger's set-id or sticky bits.
+/// Copies keep permissions, and never set-id or sticky bits.
 pub(super) const SAFE_BITS: u32 = 0o777;
+
+/// The mode on this host of what has this one in the guest: as far as the umask lets it, as scp(1) has it.
+pub(super) fn local_mode(guests: u32) -> u32 {
+    guests & SAFE_BITS & !umask()
+}
 
 /// What copies of many files share.
 pub(super) struct Transfer<'a> {
@@ -49,7 +55,7 @@ impl Transfer<'_> {
     pub(super) async fn download(&self, from: &Path, to: &Path) -> Result<(), Failure> {
         let reader = self.vm.files().open(from).await;
         let mut reader = reader.trying("read", from, self.vm)?;
-        let (size, mode) = (reader.metadata().size, reader.metadata().mode & SAFE_BITS);
+        let (size, mode) = (reader.metadata().size, local_mode(reader.metadata().mode));
         self.progress.file(printable_path(from), size);
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
         let partial = tempfile::Builder::new()

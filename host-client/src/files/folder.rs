@@ -16,13 +16,16 @@ use std::{
 use bytes::Bytes;
 use guestline_archive::{
     Chunks, LeftOut, Observer, OutsideLinks, PackOptions, Packed, Piece, Pieces, Root,
-    UnpackOptions, Unpacked, pack, unpack,
+    UnpackOptions, Unpacked, pack, umask, unpack,
 };
 use guestline_proto::MAX_CHUNK_SIZE;
 use tokio::{sync::mpsc, task::JoinError};
 
 use super::{FileType, Files, PullOptions, PullStream, Pulled, PushOptions, Pushed};
 use crate::Error;
+
+/// Set-id and sticky bits.
+const NOT_FROM_A_STRANGER: u32 = 0o7000;
 
 /// Chunks between the connection and the disk.
 const QUEUE: usize = 2;
@@ -56,7 +59,8 @@ impl Files {
     }
 
     /// Copies what is below a directory of the guest (or a single file, by its own name) below a folder of this host,
-    /// which is made if it is missing. Files and modes are kept, owners are not: all is the caller's.
+    /// which is made if it is missing. Permission bits are kept as far as this process's umask lets them, set-id and sticky
+    /// bits and owners are not: all is the caller's.
     ///
     /// Whatever the guest sends, nothing outside of the folder is touched. It may send more than the disk holds: bound
     /// that where you must. Cancelled, what was unpacked until then stays, each file whole.
@@ -79,6 +83,7 @@ impl Files {
             let options = UnpackOptions {
                 owners: false,
                 outside_links,
+                mask: NOT_FROM_A_STRANGER | umask(),
             };
             unpack(&root, options, bytes, &mut inner).map_err(below)
         });

@@ -1,6 +1,6 @@
 //! The command line as a person or a script meets it: what it prints, and its exit codes.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
@@ -16,6 +16,7 @@ cases![
     run_is_found_attached_and_killed_by_name,
     attach_ends_with_the_programs_own_code,
     a_tree_is_copied_both_ways,
+    what_is_copied_here_gets_no_bit_of_the_umask,
     a_sum_is_that_of_the_hosts_tool,
     a_long_listing_has_names_and_where_asked_numbers,
     a_login_session_is_asked_for_or_said_to_be_impossible,
@@ -51,7 +52,12 @@ struct Said {
 
 async fn say(target: &Target, words: &[&str], stdin: &[u8]) -> anyhow::Result<Said> {
     let mut command = guestline(target, "alice")?;
-    let mut child = command.args(words).stdin(Stdio::piped()).spawn()?;
+    command.args(words);
+    hear(command, stdin).await
+}
+
+async fn hear(mut command: Command, stdin: &[u8]) -> anyhow::Result<Said> {
+    let mut child = command.stdin(Stdio::piped()).spawn()?;
     let mut pipe = child.stdin.take().context("piped")?;
     let feed = async {
         // A command that does not read its stdin closes it.
@@ -214,6 +220,53 @@ async fn a_tree_is_copied_both_ways(target: &Target) -> Outcome {
     let gone = say(target, &["rm", "-r", "copied-tree"], b"").await?;
     ensure!(gone.code == Some(0), "{}", gone.stderr);
     Ok(())
+}
+
+async fn what_is_copied_here_gets_no_bit_of_the_umask(target: &Target) -> Outcome {
+    let mode = |path: &Path| -> anyhow::Result<u32> {
+        Ok(std::fs::metadata(path)?.permissions().mode() & 0o7777)
+    };
+    for words in [
+        &["mkdir", "masked"][..],
+        &["write", "masked/file"],
+        &["chmod", "6775", "masked/file"],
+        &["chmod", "1777", "masked"],
+    ] {
+        let made = say(target, words, b"content").await?;
+        ensure!(made.code == Some(0), "{words:?}: {}", made.stderr);
+    }
+    let folder = tempfile::tempdir()?;
+    let copies = [
+        (&["cp", ":masked/file"][..], "one", "one"),
+        (&["cp", "--resume", ":masked/file"][..], "two", "two"),
+        (&["cp", "-r", ":masked"][..], "tree", "tree/file"),
+    ];
+    for (words, to, file) in copies {
+        let (to, file) = (folder.path().join(to), folder.path().join(file));
+        let mut command = under_umask("027", &guestline(target, "alice")?);
+        command.args(words).arg(&to);
+        let copied = hear(command, b"").await?;
+        ensure!(copied.code == Some(0), "{words:?}: {}", copied.stderr);
+        ensure!(mode(&to)? == 0o750, "{words:?}: {:o}", mode(&to)?);
+        ensure!(mode(&file)? == 0o750, "{words:?}: {:o}", mode(&file)?);
+        ensure!(std::fs::read(&file)? == b"content", "{words:?}");
+    }
+    say(target, &["rm", "-r", "masked"], b"").await?;
+    Ok(())
+}
+
+/// The same command, by a shell that changes its umask first.
+fn under_umask(umask: &str, command: &Command) -> Command {
+    let command = command.as_std();
+    let line = format!("umask {umask}; exec \"$0\" \"$@\"");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &line]).arg(command.get_program());
+    shell.args(command.get_args()).kill_on_drop(true);
+    for (name, value) in command.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
 }
 
 async fn a_sum_is_that_of_the_hosts_tool(target: &Target) -> Outcome {

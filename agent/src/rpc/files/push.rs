@@ -34,6 +34,8 @@ pub(super) async fn receive(
             true => OutsideLinks::Keep,
             false => OutsideLinks::Refuse,
         },
+        // Modes are exact.
+        mask: 0,
     };
     let unpacked = feed("push", deadline, messages, part, move |mut queue| {
         let below = |error: archive::Error| error.below(&path);
