@@ -207,7 +207,7 @@ impl Attached {
         let answer = answer.map_err(|status| self.vm.error(status))?;
         match answer.ok_or(Error::Lost(None))?.message {
             Some(attach_response::Message::Output(output)) => {
-                let end = |data: &Bytes| Some(output.offset + data.len() as u64);
+                let end = |data: &Bytes| Some(output.offset.saturating_add(data.len() as u64));
                 match output.output.and_then(|output| output.stream) {
                     Some(output::Stream::Stdout(data)) => {
                         self.reached.stdout = end(&data);

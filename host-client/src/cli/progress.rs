@@ -24,12 +24,15 @@ impl Progress {
 
     /// A file of `size` bytes begins.
     pub(super) fn file(&self, name: String, size: u64) {
-        self.bar.set_length(self.bar.length().unwrap_or(0) + size);
+        let length = self.bar.length().unwrap_or(0);
+        // A guest says any number.
+        self.bar.set_length(length.saturating_add(size));
         self.bar.set_message(name);
     }
 
     pub(super) fn add(&self, bytes: u64) {
-        self.bar.inc(bytes);
+        let position = self.bar.position();
+        self.bar.set_position(position.saturating_add(bytes));
     }
 
     /// A line on stderr that the bar does not draw over.
@@ -41,5 +44,21 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_a_guest_made_up_end_at_the_largest_number() {
+        let progress = Progress::new();
+        for _ in 0..2 {
+            progress.file("x".into(), u64::MAX);
+            progress.add(u64::MAX - 1);
+        }
+        assert_eq!(progress.bar.length(), Some(u64::MAX));
+        assert_eq!(progress.bar.position(), u64::MAX);
     }
 }

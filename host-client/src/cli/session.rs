@@ -92,7 +92,7 @@ impl Session {
             Self::Attached(attached) => match attached.event().await? {
                 AttachEvent::Stdout(data) => Heard::Stdout(data),
                 AttachEvent::Stderr(data) => Heard::Stderr(data),
-                AttachEvent::Lost { stdout, stderr } => Heard::Lost(stdout + stderr),
+                AttachEvent::Lost { stdout, stderr } => Heard::Lost(stdout.saturating_add(stderr)),
                 AttachEvent::Exited(status) => Heard::Exited(status),
             },
         })
@@ -242,7 +242,7 @@ pub(super) fn exit_code(status: &ExitStatus) -> u8 {
             124
         }
         (_, Some(code), _) => u8::try_from(code).unwrap_or(125),
-        (_, None, Some(signal)) => u8::try_from(128 + signal).unwrap_or(125),
+        (_, None, Some(signal)) => u8::try_from(signal.saturating_add(128)).unwrap_or(125),
         (_, None, None) => 125,
     }
 }

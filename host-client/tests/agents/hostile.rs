@@ -1,8 +1,8 @@
-//! What a guest that means harm can make of this host's memory.
+//! What a guest that means harm can make of this host's memory and of its numbers.
 
 use std::future::Future;
 
-use guestline_client::{Error, LogOptions, Vm};
+use guestline_client::{AttachEvent, Error, LogOptions, Offsets, Vm};
 use guestline_proto::{MAX_MESSAGE_SIZE, MAX_PARTS, v1};
 use prost::Message;
 
@@ -119,4 +119,23 @@ async fn a_directory_of_a_million_entries_is_listed_entry_by_entry() {
         let entry = list.next().await.unwrap().expect("there are more");
         assert_eq!(entry.path.as_os_str(), "name");
     }
+}
+
+#[tokio::test]
+async fn an_offset_that_a_guest_made_up_ends_at_the_largest_number() {
+    let data = v1::Output {
+        stream: Some(v1::output::Stream::Stdout("more".into())),
+    };
+    let output = v1::AttachOutput {
+        offset: u64::MAX - 1,
+        output: Some(data),
+    };
+    let message = Some(v1::attach_response::Message::Output(output));
+    let answer = v1::AttachResponse { message }.encode_to_vec();
+    let (_folder, vm) = agent(OK, move |_| Answer::One(answer.clone()));
+    let attached = vm.processes().attach(1, Offsets::default()).await;
+    let mut attached = attached.unwrap();
+    let event = attached.event().await.unwrap();
+    assert_eq!(event, AttachEvent::Stdout("more".into()));
+    assert_eq!(attached.reached().stdout, Some(u64::MAX));
 }
