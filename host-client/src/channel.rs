@@ -20,6 +20,7 @@ use hyper::{
     client::conn::http2::{Builder, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::OnceCell;
 use tonic::{
     body::Body,
     codegen::{
@@ -53,7 +54,12 @@ struct Opened {
     sender: Sender,
     /// Whom the agent made of it.
     uid: u32,
+    capabilities: Capabilities,
 }
+
+/// What the agent said that it and its guest have, once somebody asked for it on that connection: the next one may be another
+/// agent's.
+pub(crate) type Capabilities = Arc<OnceCell<Vec<String>>>;
 
 /// The connection, as the generated clients want it. Clones share it.
 #[derive(Clone, Debug)]
@@ -112,6 +118,24 @@ impl Channel {
             .uid
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of the connection that the next call goes over. Connects where there is none.
+    pub(crate) async fn capabilities(&self) -> Result<Capabilities, ConnectError> {
+        Ok(self.opened().await?.capabilities)
+    }
+
+    async fn opened(&self) -> Result<Opened, ConnectError> {
+        let mut connection = self.inner.connection();
+        // One that was lost is not found out before somebody uses it.
+        if let Some(Ok(opened)) = connection.peek()
+            && opened.sender.is_closed()
+        {
+            self.inner.forget(&connection);
+            connection = self.inner.connection();
+        }
+        let opened = connection.clone().await;
+        opened.inspect_err(|_| self.inner.forget(&connection))
     }
 
     async fn send(
@@ -175,7 +199,11 @@ impl Inner {
                 .map_err(|error| ConnectError::Http2(Arc::new(error)))?;
             // Ends with its last call once nobody holds the sender. Why it ended is told to the calls that were under way.
             tokio::spawn(async { drop(connection.await) });
-            Ok(Opened { sender, uid })
+            Ok(Opened {
+                sender,
+                uid,
+                capabilities: Capabilities::default(),
+            })
         };
         // A task of its own, so that it goes on if those who wait for it go away. Its time is limited.
         let opening = tokio::spawn(opening);

@@ -174,6 +174,10 @@ impl Command {
 
     /// Runs the program in a login session of its own, which the guest's systemd opens, with the limits and the environment that
     /// its PAM gives. Needs systemd in the guest, and takes no limits.
+    ///
+    /// An older agent would run the program without one and not say so. So the first such program of a connection asks the agent
+    /// before ([`System::info`](crate::System::info)), and is refused as [`ErrorReason::Unsupported`](crate::ErrorReason) where
+    /// it does not know sessions.
     pub fn login_session(&mut self, session: bool) -> &mut Self {
         self.spec.login_session = session;
         self
@@ -210,6 +214,7 @@ impl Command {
     ///
     /// Cancelled, it may have been started; it is then ended as if its client had vanished.
     pub async fn spawn(&self) -> Result<Child, Error> {
+        self.check().await?;
         let start = RunStart {
             process: Some(self.spec.clone()),
             on_disconnect: self.on_disconnect.into(),
@@ -222,11 +227,32 @@ impl Command {
     ///
     /// Cancelled, it may have been started all the same.
     pub async fn start(&self, ring_size: Option<u64>) -> Result<Started, Error> {
+        self.check().await?;
         let request = StartRequest {
             process: Some(self.spec.clone()),
             ring_size,
         };
         self.vm.processes().start(request).await
+    }
+
+    /// Whether the agent would do all of what is asked for.
+    async fn check(&self) -> Result<(), Error> {
+        if !self.spec.login_session {
+            return Ok(());
+        }
+        let capabilities = self.vm.capabilities().await?;
+        let has = |name: &str| capabilities.iter().any(|it| it == name);
+        match (has("login_session"), has("systemd")) {
+            (true, _) => Ok(()),
+            (_, true) => Err(Error::lacking(
+                "login_session",
+                "this agent is older than login sessions: update it",
+            )),
+            _ => Err(Error::lacking(
+                "login_session",
+                "this guest does not run systemd, which opens login sessions",
+            )),
+        }
     }
 
     /// Names the program for people and for [`Processes::list`](crate::Processes::list); at most 128 bytes.

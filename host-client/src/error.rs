@@ -112,20 +112,38 @@ impl Error {
             };
         }
         match find_connect_error(&status) {
-            Some(ConnectError::Refused { reason, text }) => Self::Refused {
-                user: user.into(),
-                reason: *reason,
-                text: text.clone(),
-            },
-            Some(source) => Self::Connect {
-                endpoint: endpoint.clone(),
-                source: source.clone(),
-            },
+            Some(error) => Self::from_connecting(error.clone(), endpoint, user),
             // tonic gives a source to what went wrong on the way, and none to what the agent said.
             None if status.source().is_some() || status.code() == Code::Unavailable => {
                 Self::Lost(Some(Box::new(status)))
             }
             None => without_detail(&status),
+        }
+    }
+
+    /// No connection came about.
+    pub(crate) fn from_connecting(error: ConnectError, endpoint: &Endpoint, user: &str) -> Self {
+        match error {
+            ConnectError::Refused { reason, text } => Self::Refused {
+                user: user.into(),
+                reason,
+                text,
+            },
+            source => Self::Connect {
+                endpoint: endpoint.clone(),
+                source,
+            },
+        }
+    }
+
+    /// What an agent answers that lacks something; for what an older one would pass over, which must not be sent to it.
+    pub(crate) fn lacking(operation: &str, message: impl Into<String>) -> Self {
+        Self::Operation {
+            reason: ErrorReason::Unsupported,
+            errno: 0,
+            operation: operation.into(),
+            path: PathBuf::new(),
+            message: message.into(),
         }
     }
 }

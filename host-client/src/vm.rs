@@ -118,6 +118,17 @@ impl Vm {
         self.channel.clone()
     }
 
+    /// What the agent and its guest have, of that which `System.Info` names. Asked once a connection.
+    pub(crate) async fn capabilities(&self) -> Result<Vec<String>, Error> {
+        let known = self
+            .channel
+            .capabilities()
+            .await
+            .map_err(|error| Error::from_connecting(error, self.endpoint(), self.username()))?;
+        let ask = || async { Ok::<_, Error>(self.system().info().await?.capabilities) };
+        known.get_or_try_init(ask).await.cloned()
+    }
+
     pub(crate) fn error(&self, status: Status) -> Error {
         Error::from_status(status, self.endpoint(), self.username())
     }
