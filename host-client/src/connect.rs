@@ -56,9 +56,6 @@ pub enum ConnectError {
     /// The peer is something else.
     #[error("the peer is not a Guestline agent")]
     NotAnAgent(#[source] HelloError),
-    /// An agent that speaks another version of the protocol.
-    #[error("the agent speaks another version of the protocol")]
-    OtherVersion(#[source] HelloError),
     /// The agent did not prove that it has the VM's secret, and so is not the VM that was meant: one whose agent has no
     /// secret, or another's, or somebody in between.
     #[error("the agent did not prove that it has the VM's secret")]

@@ -143,9 +143,7 @@ fn sentence(attempt: &str, error: &Error) -> String {
         Error::Connect { endpoint, source } => {
             let next = match source {
                 ConnectError::InvalidUser { .. } => "",
-                ConnectError::NotAnAgent(_) | ConnectError::OtherVersion(_) => {
-                    "; is that the right endpoint, and an agent of this version?"
-                }
+                ConnectError::NotAnAgent(_) => "; is that the right endpoint?",
                 ConnectError::NotPermitted(_) => "; try as the user who runs the VM",
                 ConnectError::Unproven(_) => {
                     "; is that the right VM, and the right --secret-file for it?"

@@ -79,10 +79,6 @@ async fn exchange(stream: &mut (impl Io + ?Sized), line: &str) -> Result<Vec<u8>
 
 /// The uid of a reply that is an `ok`.
 fn accepted(line: &[u8]) -> Result<u32, ConnectError> {
-    if line.starts_with(b"guestline/") {
-        let other = HelloError::OtherProtocol(printable(line));
-        return Err(ConnectError::OtherVersion(other));
-    }
     match Reply::parse(line).map_err(ConnectError::NotAnAgent)? {
         Reply::Ok { uid, .. } => Ok(uid),
         Reply::Refused { reason, text } => {

@@ -123,6 +123,7 @@ async fn a_stranger_is_not_an_agent() {
         "\n",
         "\u{0}\u{1}\n",
         "ok\n",
+        "guestline/2 hello\n",
         &"x".repeat(5000),
     ] {
         let error = says(stranger).await.err();
@@ -131,8 +132,6 @@ async fn a_stranger_is_not_an_agent() {
             "{stranger:?}: {error:?}"
         );
     }
-    let other = says("guestline/2 hello\n").await.err();
-    assert!(matches!(other, Some(ConnectError::OtherVersion(_))));
     let (_dir, path) = peer(|mut stream| async move {
         read_line(&mut stream, MAX_LINE).await.ok();
     });

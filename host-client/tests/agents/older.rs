@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use guestline_client::{Error, ErrorReason, Vm};
+use guestline_client::{Error, ErrorReason, RefusalReason, Vm};
 use guestline_proto::v1;
 use prost::Message;
 
@@ -94,13 +94,14 @@ async fn a_newer_agents_words_are_passed_over() {
 }
 
 #[tokio::test]
-async fn an_agent_of_another_hello_is_said_to_be_one() {
-    let (_folder, alice) = agent("guestline/2 who are you\n");
-    let error = alice.files().read("/etc/passwd").await.unwrap_err();
-    assert!(matches!(error, Error::Connect { .. }), "{error:?}");
-    assert!(
-        std::error::Error::source(&error)
-            .is_some_and(|source| source.to_string().contains("another version")),
-        "{error:?}"
-    );
+async fn an_agent_of_another_hello_is_said_to_refuse_ours() {
+    // As an agent of today answers a hello of tomorrow.
+    let (_folder, alice) = agent("error bad-hello this side speaks \"guestline/2\"\n");
+    match alice.files().read("/etc/passwd").await.unwrap_err() {
+        Error::Refused { reason, text, .. } => {
+            assert_eq!(reason, Some(RefusalReason::BadHello));
+            assert_eq!(text, "this side speaks \"guestline/2\"");
+        }
+        other => panic!("{other:?}"),
+    }
 }
