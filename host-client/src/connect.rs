@@ -45,7 +45,7 @@ pub enum ConnectError {
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
     /// The VMM did not answer CONNECT with OK.
-    #[error("the VMM's socket answered {0:?} to CONNECT")]
+    #[error("the VMM's socket answered \"{0}\" to CONNECT")]
     Handshake(String),
     /// The VMM closed its socket at CONNECT, as it does when nobody listens in the guest.
     #[error("the VMM closed the connection: nothing listens on that port in the guest")]

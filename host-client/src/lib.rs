@@ -31,6 +31,7 @@ pub mod fuzzing;
 mod network;
 mod pages;
 mod process;
+mod shown;
 mod system;
 mod vm;
 
@@ -53,6 +54,7 @@ pub use guestline_proto::{
 };
 pub use network::{ForwardStream, ForwardTarget, Network, Port, PortAddress};
 pub use process::{Child, Event, ExitStatus, GroupUsage, Input, Output, SignalTarget};
+pub use shown::{is_printable, printable};
 pub use system::{
     AgentProcess, ClockStep, CpuTime, CreateGroup, CreateService, CreateUser, Disk, Group,
     Identity, Info, LogLine, LogOptions, LogStream, Memory, Metrics, MetricsStream, Pressure,

@@ -11,6 +11,7 @@ use guestline_proto::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{ConnectError, Io, socket_error};
+use crate::shown::printable;
 
 /// The longest answer to CONNECT: `OK` and a port take 14 bytes, and this leaves room for a VMM's words.
 const MAX_CONNECT_ANSWER: usize = 128;
@@ -112,10 +113,4 @@ pub(super) async fn read_line(
             Err(error) => return Err(LineError::Io(error)),
         }
     }
-}
-
-/// A stranger's bytes, fit to be shown.
-fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.chars().filter(|c| !c.is_control()).collect()
 }

@@ -73,7 +73,7 @@ async fn a_vmm_that_refuses_or_babbles_is_a_typed_error() {
         Err(ConnectError::Handshake(_))
     ));
     let no = through(b"ERR no such\x1b port\n").await.unwrap_err();
-    assert!(matches!(no, ConnectError::Handshake(text) if text == "ERR no such port"));
+    assert!(matches!(no, ConnectError::Handshake(text) if text == r"ERR no such\u{1b} port"));
     assert!(matches!(
         through(&[b'O'; 500]).await,
         Err(ConnectError::Handshake(_))
