@@ -116,6 +116,20 @@ fn need_recursive(path: &Path, recursive: bool) -> Result<(), Failure> {
     )))
 }
 
+/// As cp(1): a tree is made in a directory that is there.
+fn no_parent(to: &Path, parent: &Path, place: &str, make: &str) -> Failure {
+    let (to, parent) = (printable_path(to), printable_path(parent));
+    Failure::Told(format!(
+        "cannot copy to {to}: there is no directory {parent} {place}; make it first: {make} {parent}"
+    ))
+}
+
+/// `None` where it is the directory that we are in, or the root.
+fn parent(path: &Path) -> Option<&Path> {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+}
+
 async fn upload(
     transfer: &Transfer<'_>,
     from: &Path,
@@ -131,6 +145,14 @@ async fn upload(
         };
     }
     need_recursive(from, recursive)?;
+    if let Some(parent) = parent(&to) {
+        match files.stat(parent).await {
+            Err(error) if error.is_not_found() => {
+                return Err(no_parent(&to, parent, "in the guest", "guestline mkdir -p"));
+            }
+            found => found.trying("stat", parent, vm)?,
+        };
+    }
     let options = PushOptions {
         parents: true,
         // This host's links are its own affair; none is followed.
@@ -160,6 +182,11 @@ async fn download(
         };
     }
     need_recursive(from, recursive)?;
+    if let Some(parent) = parent(&to)
+        && !parent.is_dir()
+    {
+        return Err(no_parent(&to, parent, "on this host", "mkdir -p"));
+    }
     let watch = Watch::new(transfer, from);
     let files = vm.files();
     let pulled = files.pull_to(from, &to, outside_links, watch.clone());

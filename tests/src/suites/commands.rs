@@ -16,6 +16,7 @@ cases![
     run_is_found_attached_and_killed_by_name,
     attach_ends_with_the_programs_own_code,
     a_tree_is_copied_both_ways,
+    a_tree_is_copied_into_a_directory_that_is_there,
     what_is_copied_here_gets_no_bit_of_the_umask,
     a_sum_is_that_of_the_hosts_tool,
     a_long_listing_has_names_and_where_asked_numbers,
@@ -219,6 +220,36 @@ async fn a_tree_is_copied_both_ways(target: &Target) -> Outcome {
     ensure!(std::fs::read_link(back.join("link"))? == Path::new("deep/er/file"));
     let gone = say(target, &["rm", "-r", "copied-tree"], b"").await?;
     ensure!(gone.code == Some(0), "{}", gone.stderr);
+    Ok(())
+}
+
+async fn a_tree_is_copied_into_a_directory_that_is_there(target: &Target) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let tree = folder.path().join("tree");
+    std::fs::create_dir(&tree)?;
+    std::fs::write(tree.join("file"), "content")?;
+    let (tree, missing) = (tree.display().to_string(), folder.path().join("missing"));
+    let below = missing.join("copy").display().to_string();
+    say(target, &["mkdir", "parent"], b"").await?;
+    let there = ["cp", "-r", &tree, ":missing/copy"];
+    let here = ["cp", "-r", ":parent", &below];
+    for words in [there, here] {
+        let said = say(target, &words, b"").await?;
+        ensure!(said.code == Some(1), "{words:?}: {:?}", said.code);
+        ensure!(
+            said.stderr.contains("there is no directory") && said.stderr.contains("missing"),
+            "{}",
+            said.stderr
+        );
+    }
+    ensure!(!missing.exists(), "it was made here");
+    let made = say(target, &["stat", "missing"], b"").await?;
+    ensure!(made.code == Some(1), "it was made in the guest");
+    let copied = say(target, &["cp", "-r", &tree, ":parent/copy"], b"").await?;
+    ensure!(copied.code == Some(0), "{}", copied.stderr);
+    let content = say(target, &["cat", "parent/copy/file"], b"").await?;
+    ensure!(content.stdout == "content", "{}", content.stderr);
+    say(target, &["rm", "-r", "parent"], b"").await?;
     Ok(())
 }
 
