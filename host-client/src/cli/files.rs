@@ -12,11 +12,18 @@ use super::{
         metadata_json, mode_text, print, print_json, printable_path, put_bytes, time_text,
         type_word,
     },
+    program::bytes,
     write::mode,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CatArguments {
+    /// Begin at this byte of each file, as in 4096 or 1M
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true, value_parser = bytes)]
+    offset: u64,
+    /// At most so many bytes of each file; to its end otherwise
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    length: Option<u64>,
     /// Files in the guest
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -86,8 +93,14 @@ pub(super) struct LnArguments {
 }
 
 pub(super) async fn cat(arguments: CatArguments, vm: &Vm) -> Outcome {
-    for path in &arguments.paths {
-        let mut reader = vm.files().open(path).await.trying("read", path, vm)?;
+    let CatArguments {
+        offset,
+        length,
+        paths,
+    } = arguments;
+    for path in &paths {
+        let reader = vm.files().open_range(path, offset, length).await;
+        let mut reader = reader.trying("read", path, vm)?;
         while let Some(chunk) = reader.chunk().await.trying("read", path, vm)? {
             print(&chunk)?;
         }

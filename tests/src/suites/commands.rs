@@ -18,6 +18,7 @@ cases![
     a_tree_is_copied_both_ways,
     a_tree_is_copied_into_a_directory_that_is_there,
     what_is_copied_here_gets_no_bit_of_the_umask,
+    cat_writes_a_part_of_a_file,
     a_sum_is_that_of_the_hosts_tool,
     a_long_listing_has_names_and_where_asked_numbers,
     a_login_session_is_asked_for_or_said_to_be_impossible,
@@ -250,6 +251,27 @@ async fn a_tree_is_copied_into_a_directory_that_is_there(target: &Target) -> Out
     let content = say(target, &["cat", "parent/copy/file"], b"").await?;
     ensure!(content.stdout == "content", "{}", content.stderr);
     say(target, &["rm", "-r", "parent"], b"").await?;
+    Ok(())
+}
+
+async fn cat_writes_a_part_of_a_file(target: &Target) -> Outcome {
+    say(target, &["write", "parts"], b"0123456789").await?;
+    for (options, expected) in [
+        (&["--offset", "3"][..], "3456789"),
+        (&["--length", "2"][..], "01"),
+        (&["--offset", "3", "--length", "4"][..], "3456"),
+        (&["--offset", "1K"][..], ""),
+    ] {
+        let words = [&["cat"][..], options, &["parts"][..]].concat();
+        let said = say(target, &words, b"").await?;
+        ensure!(
+            said.code == Some(0) && said.stdout == expected,
+            "{options:?}: {} {}",
+            said.stdout,
+            said.stderr
+        );
+    }
+    say(target, &["rm", "parts"], b"").await?;
     Ok(())
 }
 
