@@ -96,7 +96,7 @@ enum Command {
     Attach(detached::AttachArguments),
     /// List the programs that were run as this user
     Ps(detached::PsArguments),
-    /// Send a signal to a program that `run` started
+    /// Send a signal to programs that `ps` lists
     Kill(detached::KillArguments),
     /// List a directory
     Ls(list::Arguments),

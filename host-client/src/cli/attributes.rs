@@ -28,7 +28,7 @@ pub(super) struct ChmodArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ChownArguments {
-    /// Of symbolic links themselves
+    /// Change symbolic links themselves, not what they lead to
     #[arg(long)]
     no_dereference: bool,
     /// `USER`, `USER:GROUP` or `:GROUP`: names of the guest's, or numbers

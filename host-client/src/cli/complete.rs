@@ -4,7 +4,7 @@ use clap::CommandFactory;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// For which shell
+    /// The shell that it is for
     shell: clap_complete::Shell,
 }
 

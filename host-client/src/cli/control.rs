@@ -66,7 +66,7 @@ pub(super) struct ThawArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ShutdownArguments {
-    /// Start again afterwards
+    /// Reboot it instead
     #[arg(long)]
     reboot: bool,
 }

@@ -21,7 +21,7 @@ use super::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Also directories, with all below them: permission bits (here, less the umask), times, links and holes are kept
+    /// Also copy directories, with all below them: permission bits (here, less the umask), times, links and holes are kept
     #[arg(short, long)]
     recursive: bool,
     /// From the guest, also make symbolic links that lead out of the copied directory; otherwise they are left out

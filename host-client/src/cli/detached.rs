@@ -34,7 +34,7 @@ pub(super) struct RunArguments {
     /// A name for `ps`, `attach` and `kill`
     #[arg(long)]
     name: Option<String>,
-    /// A label for `ps --json`
+    /// A label for `ps --json`; may be given more than once
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
     /// How many bytes of each output the guest keeps, as in 16M; 1 MiB otherwise
@@ -49,16 +49,16 @@ pub(super) struct AttachArguments {
     /// Pass our stdin on
     #[arg(short, long)]
     interactive: bool,
-    /// Be at its terminal; Ctrl-] leaves it
+    /// Make our terminal its terminal; Ctrl-] leaves it
     #[arg(short, long)]
     tty: bool,
     /// Go on from this byte of its stdout; from the oldest that is kept otherwise
     #[arg(long, value_name = "OFFSET")]
     stdout_from: Option<u64>,
-    /// The same of its stderr
+    /// Go on from this byte of its stderr; from the oldest that is kept otherwise
     #[arg(long, value_name = "OFFSET")]
     stderr_from: Option<u64>,
-    /// Its number, name or pid
+    /// The program's number, name or pid, as `guestline ps` shows them
     process: String,
 }
 
@@ -71,16 +71,16 @@ pub(super) struct PsArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct KillArguments {
-    /// By name or number, as kill(1) takes it
+    /// The signal, by name or number
     #[arg(short, long, default_value = "TERM", value_parser = signal)]
     signal: i32,
-    /// The program alone, not its process group
+    /// Send it to the program alone, not to its process group
     #[arg(long)]
     leader: bool,
-    /// All that it started, daemons too
+    /// Send it to all that the program started, daemons too
     #[arg(long, conflicts_with = "leader")]
     all: bool,
-    /// Numbers, names or pids
+    /// The programs' numbers, names or pids, as `guestline ps` shows them
     #[arg(required = true)]
     processes: Vec<String>,
 }

@@ -31,10 +31,10 @@ pub(super) struct CatArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RmArguments {
-    /// Also directories, with all below them
+    /// Also remove directories, with all below them
     #[arg(short, long)]
     recursive: bool,
-    /// What is not there is a success
+    /// Do not fail for what is not there
     #[arg(short, long)]
     force: bool,
     /// What to remove in the guest
@@ -44,7 +44,7 @@ pub(super) struct RmArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct MkdirArguments {
-    /// Also missing parents; what is there already is a success
+    /// Also make missing parents, and do not fail for a directory that is there
     #[arg(short, long)]
     parents: bool,
     /// Permission bits in octal, less the umask 022
@@ -57,7 +57,7 @@ pub(super) struct MkdirArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StatArguments {
-    /// Of what a symbolic link leads to
+    /// Show what a symbolic link leads to
     #[arg(short = 'L', long)]
     dereference: bool,
     /// Print one JSON document
@@ -72,7 +72,7 @@ pub(super) struct MvArguments {
     /// Fail if something is at the new name
     #[arg(short, long)]
     no_clobber: bool,
-    /// Let the two change places
+    /// Let the two files change places
     #[arg(long, conflicts_with = "no_clobber")]
     exchange: bool,
     /// A path in the guest
@@ -83,7 +83,7 @@ pub(super) struct MvArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LnArguments {
-    /// A symbolic link
+    /// Make a symbolic link; a hard link otherwise
     #[arg(short, long)]
     symbolic: bool,
     /// The existing file, or the text of a symbolic link

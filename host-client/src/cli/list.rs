@@ -25,10 +25,10 @@ pub(super) struct Arguments {
     /// The same, with the numbers of owners and groups
     #[arg(short = 'n', long)]
     numeric: bool,
-    /// List all below
+    /// Also list what is below, however deep
     #[arg(short = 'R', long)]
     recursive: bool,
-    /// List so many levels
+    /// List so many levels of directories
     #[arg(long, value_name = "LEVELS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     depth: u32,
     /// Print one JSON document

@@ -23,13 +23,13 @@ pub(super) struct Program {
     /// End it when it uses more memory, with all that it starts, as in 512M
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<u64>,
-    /// So many processes and threads at once
+    /// Let it have at most so many processes and threads at once, with all that it starts
     #[arg(long, value_name = "NUMBER")]
     pids: Option<u32>,
-    /// So many cores, as in 0.5
+    /// Let it use at most so many cores, with all that it starts, as in 0.5
     #[arg(long, value_name = "CORES", value_parser = cores)]
     cpus: Option<u32>,
-    /// Run it in a login session, which the guest's systemd opens: PAM's limits, XDG_RUNTIME_DIR, loginctl
+    /// Run it in a login session of the guest's systemd: with PAM's limits and XDG_RUNTIME_DIR, and listed by loginctl
     #[arg(long, conflicts_with_all = ["memory", "pids", "cpus"])]
     session: bool,
     /// The mode bits that its new files do not get, in octal; 022 otherwise

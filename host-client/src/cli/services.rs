@@ -82,10 +82,10 @@ struct Logs {
     /// How many of the last lines
     #[arg(short = 'n', long, default_value_t = 100)]
     lines: u32,
-    /// Only those of the last so many seconds, by the guest's clock if that is right
+    /// Only lines of the last so many seconds, by this host's clock
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     since: Option<Duration>,
-    /// Go on with what comes
+    /// Go on with the lines that are still to come
     #[arg(short, long)]
     follow: bool,
 }

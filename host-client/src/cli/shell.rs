@@ -14,7 +14,7 @@ pub(super) struct Arguments {
     /// Where to start; the user's home otherwise
     #[arg(long, value_name = "DIRECTORY")]
     cwd: Option<PathBuf>,
-    /// In a login session, which the guest's systemd opens: PAM's limits, XDG_RUNTIME_DIR, loginctl
+    /// In a login session of the guest's systemd: with PAM's limits and XDG_RUNTIME_DIR, and listed by loginctl
     #[arg(long)]
     session: bool,
 }

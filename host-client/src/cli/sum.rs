@@ -13,7 +13,7 @@ use super::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// BLAKE3 in place of SHA-256
+    /// Compute BLAKE3 in place of SHA-256
     #[arg(long)]
     blake3: bool,
     /// Print one JSON document

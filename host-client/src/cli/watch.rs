@@ -13,7 +13,7 @@ use super::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Also all directories below, and those that are made later
+    /// Also watch all directories below, and those that are made later
     #[arg(short, long)]
     recursive: bool,
     /// Print one JSON document a line; the first says that the watch has begun

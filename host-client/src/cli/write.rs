@@ -8,13 +8,13 @@ use super::{Outcome, failure::Trying};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Add at the end
+    /// Add to the end of the file that is there
     #[arg(long, group = "how")]
     append: bool,
     /// Write into the file that is there instead of replacing it atomically
     #[arg(long, group = "how")]
     in_place: bool,
-    /// Fail if something is there
+    /// Fail if something has that name
     #[arg(long, group = "how")]
     create_new: bool,
     /// Permission bits in octal
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     /// Create missing parent directories
     #[arg(short, long)]
     parents: bool,
-    /// End only when the guest's disk has it
+    /// Wait until it is on the guest's disk
     #[arg(long)]
     sync: bool,
     /// A file in the guest
