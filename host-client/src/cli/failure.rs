@@ -7,6 +7,12 @@ use nix::errno::Errno;
 
 use super::output::{printable, printable_path};
 
+/// Why there is no limit, and what to do about it.
+const NO_CGROUP: &str = "--memory, --pids and --cpus need cgroup v2, and the guest has none that its agent can use now \
+    (`guestline info` names cgroup2 where it is); boot the guest with systemd.unified_cgroup_hierarchy=1, or leave them out";
+const NO_CONTROLLER: &str = "the guest's cgroup v2 lacks the controller of one of the limits (memory, pids or cpu); give them \
+    to the guest (no cgroup_disable= or cgroup v1 for them), or leave that limit out";
+
 /// Why a command did not do what it should.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -199,6 +205,9 @@ pub(super) fn explanation(reason: ErrorReason, errno: i32, step: &str, message: 
         number => format!(" ({:?})", Errno::from_raw(number)),
     };
     let words = match reason {
+        ErrorReason::Unsupported if step == "cgroup" => NO_CGROUP.into(),
+        // What the kernel says of a limit's file that is not there.
+        ErrorReason::PermissionDenied if step == "cgroup" => NO_CONTROLLER.into(),
         // Not the kernel's word, but that of systemd, say.
         ErrorReason::PermissionDenied | ErrorReason::NotFound if errno == 0 => message.into(),
         ErrorReason::PermissionDenied => "permission denied by the guest's kernel".into(),
@@ -276,6 +285,20 @@ mod tests {
             sentence("cannot remove /root as alice", &error),
             "cannot remove /root as alice: permission denied by the guest's kernel (EACCES), at /root/x"
         );
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_kept_is_told_with_what_it_needs() {
+        let said = |reason, errno| {
+            let Failure::Guest { attempt, error } = failure(reason, errno, "cgroup") else {
+                panic!("not the guest's");
+            };
+            sentence(&attempt, &error)
+        };
+        let absent = said(ErrorReason::Unsupported, 95);
+        assert!(absent.contains("need cgroup v2") && absent.contains("boot the guest with"));
+        let partly = said(ErrorReason::PermissionDenied, 13);
+        assert!(partly.contains("lacks the controller"), "{partly}");
     }
 
     #[test]

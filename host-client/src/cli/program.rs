@@ -20,7 +20,8 @@ pub(super) struct Program {
     /// End the program after so many seconds; that gives exit code 124
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
-    /// End it when it uses more memory, with all that it starts, as in 512M
+    /// End it when it uses more memory, with all that it starts, as in 512M. This and the two limits below need cgroup v2 in
+    /// the guest
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<u64>,
     /// Let it have at most so many processes and threads at once, with all that it starts

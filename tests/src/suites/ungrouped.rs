@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use guestline_client::{Error, ErrorReason, SignalTarget};
 
-use super::refusal;
+use super::{commands::guestline, refusal};
 use crate::{cases, runner::Outcome, target::Target};
 
 cases![
@@ -22,6 +22,14 @@ async fn limits_are_refused_never_forgotten(target: &Target) -> Outcome {
     };
     // EOPNOTSUPP
     ensure!(operation == "cgroup" && *errno == 95, "{error:?}");
+    let mut command = guestline(target, "alice")?;
+    let said = command
+        .args(["exec", "--pids", "5", "true"])
+        .output()
+        .await?;
+    let text = String::from_utf8_lossy(&said.stderr);
+    ensure!(said.status.code() == Some(125), "{:?}", said.status);
+    ensure!(text.contains("need cgroup v2"), "{text}");
     Ok(())
 }
 
