@@ -125,26 +125,23 @@ async fn admit(gate: &Gate, request: &Parts) -> Result<Permitted, ApiError> {
     let app = &gate.app;
     let peer = peer(app, request);
     app.limits.check_source(peer)?;
-    let principal = app
+    let vm = gate.names_vm.then(|| vm_of(request.uri.path()));
+    let asked = app
         .sessions
-        .authenticate(credential(&request.headers).as_deref())
+        .ask(credential(&request.headers).as_deref(), vm.as_deref())
         .await
         .map_err(ApiError::from);
-    let principal = principal.map_err(|error| match error.code() {
+    let asked = asked.map_err(|error| match error.code() {
         Code::Unauthorized => error.with("route", request.uri.path()),
         _ => error,
     })?;
-    app.limits.check_principal(&principal)?;
-    let vm = gate.names_vm.then(|| vm_of(request.uri.path()));
+    app.limits.check_principal(asked.principal())?;
     let user = linux_user(&request.headers, gate.verb)?;
-    let opened = app
-        .sessions
-        .open(principal.clone(), gate.verb, vm.as_deref(), user.clone())
-        .await;
-    let session = match opened {
+    let principal = asked.principal().clone();
+    let session = match asked.open(gate.verb, user.clone()) {
         Ok(session) => session,
-        Err(error) => {
-            let error = ApiError::from(error);
+        Err(refusal) => {
+            let error = ApiError::from(refusal);
             let actor = Actor::new(
                 &principal,
                 gate.verb,

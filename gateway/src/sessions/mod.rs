@@ -1,12 +1,12 @@
 //! Sessions: a request becomes (credential → identity → grant → VM, user, verb) here, before anything else happens.
 //!
 //! ```text
-//! credential ─► authenticate ─► principal ─┐
-//!                                          ├─► look up ─► decide ─► Session ─► machines
-//! route's verb, VM, Linux user ────────────┘             (decide.rs: the one function)
+//! credential, VM ─► ask: one question to the store ─► Asked ─┐
+//!                                                           ├─► decide ─► Session ─► machines
+//! route's verb, Linux user ─────────────────────────────────┘  (decide.rs: the one function)
 //! ```
 //!
-//! A [`Session`] can be had from [`Sessions::open`] alone, and machines are reached with a session alone.
+//! A [`Session`] can be had from [`Asked::open`] alone, and machines are reached with a session alone.
 
 mod decide;
 mod live;
@@ -84,6 +84,44 @@ impl Session {
     }
 }
 
+/// Who asks, proven, and what the store says about the VM that they name.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    principal: Principal,
+    target: Target,
+    vm: Option<Vm>,
+}
+
+impl Asked {
+    fn new(principal: Principal, names_vm: bool, found: Option<(Vm, AllowedUsers)>) -> Self {
+        let (target, vm) = match found {
+            Some((vm, users)) => (Target::Reachable(users), Some(vm)),
+            None if names_vm => (Target::Unreachable, None),
+            None => (Target::None, None),
+        };
+        Self {
+            principal,
+            target,
+            vm,
+        }
+    }
+
+    pub(crate) fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// A session, if the principal may.
+    pub(crate) fn open(self, verb: Verb, user: Username) -> Result<Session, Refusal> {
+        decide(&self.principal, verb, &self.target, &user)?;
+        Ok(Session {
+            principal: self.principal,
+            verb,
+            user,
+            vm: self.vm,
+        })
+    }
+}
+
 /// Why no session came about.
 #[derive(Debug, Error)]
 pub(crate) enum SessionError {
@@ -104,30 +142,48 @@ impl Sessions {
         Self { store }
     }
 
-    /// Who holds this secret. A secret with a wrong checksum is refused without asking the store.
+    /// Who holds this secret, and what the request's VM, whatever it is, is to them: one question to the store. A secret with
+    /// a wrong checksum is refused without it.
+    pub(crate) async fn ask(
+        &self,
+        secret: Option<&str>,
+        vm: Option<&str>,
+    ) -> Result<Asked, SessionError> {
+        let text = secret.ok_or(Refusal::NoCredential)?;
+        let secret = Secret::parse(text).ok_or(Refusal::BadCredential)?;
+        let id = vm.and_then(VmId::parse);
+        let known = match secret.holder() {
+            Holder::AdminKey(key) => {
+                let stored = self.store.key(key, id.as_ref()).await?;
+                let stored = stored.filter(|stored| stored.hash.is_of(&secret));
+                stored.map(|stored| {
+                    let found = stored.vm.map(|vm| (vm, AllowedUsers::Any));
+                    (Principal::Admin { key: key.clone() }, found)
+                })
+            }
+            Holder::Token(token) => {
+                let stored = self.store.token(token, id.as_ref()).await?;
+                let stored = stored
+                    .filter(|stored| stored.hash.is_of(&secret) && !has_expired(stored.expires_at));
+                stored.map(|stored| {
+                    let principal = Principal::Identity {
+                        identity: stored.identity,
+                        credential: Credential::Token(token.clone()),
+                    };
+                    (principal, stored.granted)
+                })
+            }
+        };
+        let (principal, found) = known.ok_or(Refusal::BadCredential)?;
+        Ok(Asked::new(principal, vm.is_some(), found))
+    }
+
+    /// Who holds this secret.
     pub(crate) async fn authenticate(
         &self,
         secret: Option<&str>,
     ) -> Result<Principal, SessionError> {
-        let text = secret.ok_or(Refusal::NoCredential)?;
-        let secret = Secret::parse(text).ok_or(Refusal::BadCredential)?;
-        let found = match secret.holder() {
-            Holder::AdminKey(key) => {
-                let hash = self.store.key(key).await?;
-                let valid = hash.is_some_and(|hash| hash.is_of(&secret));
-                valid.then(|| Principal::Admin { key: key.clone() })
-            }
-            Holder::Token(token) => {
-                let stored = self.store.token(token).await?;
-                let valid = stored
-                    .filter(|stored| stored.hash.is_of(&secret) && !has_expired(stored.expires_at));
-                valid.map(|stored| Principal::Identity {
-                    identity: stored.identity,
-                    credential: Credential::Token(token.clone()),
-                })
-            }
-        };
-        Ok(found.ok_or(Refusal::BadCredential)?)
+        Ok(self.ask(secret, None).await?.principal)
     }
 
     /// Whose public key this is. That its owner is there, the caller has proven or still has to.
@@ -143,7 +199,7 @@ impl Sessions {
         })
     }
 
-    /// A session, if the principal may. `vm` is what the request names, whatever it is.
+    /// A session of one who is known already, if they may. `vm` is what they name, whatever it is.
     pub(crate) async fn open(
         &self,
         principal: Principal,
@@ -151,61 +207,52 @@ impl Sessions {
         vm: Option<&str>,
         user: Username,
     ) -> Result<Session, SessionError> {
-        let (target, vm) = self.look_up(&principal, vm).await?;
-        decide(&principal, verb, &target, &user)?;
-        Ok(Session {
-            principal,
-            verb,
-            user,
-            vm,
-        })
+        let found = match (&principal, vm.and_then(VmId::parse)) {
+            (_, None) => None,
+            (Principal::Admin { .. }, Some(id)) => {
+                let found = self.store.vm(&id).await?;
+                found.map(|vm| (vm, AllowedUsers::Any))
+            }
+            (Principal::Identity { identity, .. }, Some(id)) => {
+                self.store.granted_vm(identity, &id).await?
+            }
+        };
+        Ok(Asked::new(principal, vm.is_some(), found).open(verb, user)?)
     }
 
     /// Whether what allowed a session still does. Asked again and again while it streams.
     pub(crate) async fn still_stands(&self, session: &Session) -> Result<bool, StoreError> {
-        let proven = match &session.principal {
-            Principal::Admin { key } => self.store.key(key).await?.is_some(),
+        let vm = session.vm.as_ref().map(|vm| &vm.id);
+        // Outside: whether the credential stands. Inside: what the VM is to it.
+        let found = match &session.principal {
+            Principal::Admin { key } => {
+                let stored = self.store.key(key, vm).await?;
+                stored.map(|stored| stored.vm.map(|vm| (vm, AllowedUsers::Any)))
+            }
             Principal::Identity {
                 identity,
                 credential: Credential::Token(token),
             } => {
-                let stored = self.store.token(token).await?;
-                stored.is_some_and(|stored| {
+                let stored = self.store.token(token, vm).await?;
+                let stored = stored.filter(|stored| {
                     stored.identity == *identity && !has_expired(stored.expires_at)
-                })
+                });
+                stored.map(|stored| stored.granted)
             }
             Principal::Identity {
                 identity,
                 credential: Credential::SshKey(key),
-            } => self.store.has_ssh_key(identity, key).await?,
+            } => match (self.store.has_ssh_key(identity, key).await?, vm) {
+                (false, _) => None,
+                (true, None) => Some(None),
+                (true, Some(vm)) => Some(self.store.granted_vm(identity, vm).await?),
+            },
         };
-        if !proven {
+        let Some(found) = found else {
             return Ok(false);
-        }
-        let vm = session.vm.as_ref().map(|vm| vm.id.as_str());
-        let (target, _) = self.look_up(&session.principal, vm).await?;
-        Ok(decide(&session.principal, session.verb, &target, &session.user).is_ok())
-    }
-
-    async fn look_up(
-        &self,
-        principal: &Principal,
-        vm: Option<&str>,
-    ) -> Result<(Target, Option<Vm>), StoreError> {
-        let Some(name) = vm else {
-            return Ok((Target::None, None));
         };
-        let Some(id) = VmId::parse(name) else {
-            return Ok((Target::Unreachable, None));
-        };
-        let found = match principal {
-            Principal::Admin { .. } => self.store.vm(&id).await?.map(|vm| (vm, AllowedUsers::Any)),
-            Principal::Identity { identity, .. } => self.store.granted_vm(identity, &id).await?,
-        };
-        Ok(match found {
-            Some((vm, users)) => (Target::Reachable(users), Some(vm)),
-            None => (Target::Unreachable, None),
-        })
+        let asked = Asked::new(session.principal.clone(), vm.is_some(), found);
+        Ok(asked.open(session.verb, session.user.clone()).is_ok())
     }
 }
 

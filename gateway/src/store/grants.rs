@@ -38,7 +38,7 @@ impl AllowedUsers {
         }
     }
 
-    fn from_column(row: &AnyRow) -> Result<Self, StoreError> {
+    pub(super) fn from_column(row: &AnyRow) -> Result<Self, StoreError> {
         let users = optional(row, "allowed_users", |text| serde_json::from_str(text).ok())?;
         Ok(users.map_or(Self::Any, Self::Only))
     }

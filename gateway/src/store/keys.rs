@@ -2,8 +2,19 @@
 
 use std::time::SystemTime;
 
-use super::{Store, StoreError, column, to_millis};
-use crate::{ids::KeyId, sessions::SecretHash};
+use super::{Store, StoreError, Vm, column, to_millis, vms};
+use crate::{
+    ids::{KeyId, VmId},
+    sessions::SecretHash,
+};
+
+/// What is known of an admin key, and a VM.
+#[derive(Debug)]
+pub(crate) struct StoredKey {
+    pub(crate) hash: SecretHash,
+    /// The one that was asked about, if it is there.
+    pub(crate) vm: Option<Vm>,
+}
 
 impl Store {
     pub(crate) async fn add_key(&self, id: &KeyId, hash: &SecretHash) -> Result<(), StoreError> {
@@ -51,14 +62,29 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    pub(crate) async fn key(&self, id: &KeyId) -> Result<Option<SecretHash>, StoreError> {
-        let row = sqlx::query("SELECT hash FROM admin_keys WHERE id = $1")
-            .bind(id.as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(StoreError::query("find an admin key"))?;
-        row.map(|row| column(&row, "hash", SecretHash::from_hex))
-            .transpose()
+    /// All that a request is decided by, in one query.
+    pub(crate) async fn key(
+        &self,
+        id: &KeyId,
+        vm: Option<&VmId>,
+    ) -> Result<Option<StoredKey>, StoreError> {
+        let sql = format!(
+            "SELECT admin_keys.hash, {} FROM admin_keys LEFT JOIN vms ON vms.id = $1 WHERE admin_keys.id = $2",
+            vms::COLUMNS
+        );
+        let question = || {
+            sqlx::query(&sql)
+                .bind(vm.map(VmId::as_str))
+                .bind(id.as_str())
+        };
+        let failed = StoreError::query("find an admin key");
+        let Some(row) = self.ask(question).await.map_err(failed)? else {
+            return Ok(None);
+        };
+        Ok(Some(StoredKey {
+            hash: column(&row, "hash", SecretHash::from_hex)?,
+            vm: vms::read_joined_vm(&row)?,
+        }))
     }
 
     /// The oldest first.

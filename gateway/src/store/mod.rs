@@ -8,6 +8,7 @@ mod audit;
 mod grants;
 mod identities;
 mod keys;
+mod readers;
 mod ssh_keys;
 #[cfg(test)]
 mod tests;
@@ -19,14 +20,16 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     pin::Pin,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use sqlx::{
-    AnyPool, Executor, Row,
-    any::{AnyPoolOptions, AnyRow},
+    Any, AnyPool, Executor, Row,
+    any::{AnyArguments, AnyPoolOptions, AnyRow},
     error::BoxDynError,
     migrate::{Migration, MigrationSource, MigrationType, Migrator},
+    query::Query,
 };
 use thiserror::Error;
 
@@ -37,11 +40,12 @@ pub(crate) use ssh_keys::{SshKey, SshKeyOutcome};
 pub(crate) use vms::{Hooks, Vm, VmKind, VmState};
 
 use crate::ids::AccountId;
+use readers::{READERS, Readers};
 
 /// A query waits this long for a connection, or for another writer, before it is an error.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// PostgreSQL's default allows 100 in all: room for eight gateways and a person.
+/// With those of [`Readers`]. PostgreSQL's default allows 100 in all: room for eight gateways and a person.
 const CONNECTIONS: u32 = 10;
 
 /// SQLite has one writer at a time and many readers.
@@ -98,6 +102,7 @@ impl StoreError {
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pool: AnyPool,
+    readers: Arc<Readers>,
     account: AccountId,
     /// No other gateway has this database.
     is_alone: bool,
@@ -116,7 +121,7 @@ impl Store {
             }
         };
         let options = AnyPoolOptions::new()
-            .max_connections(CONNECTIONS)
+            .max_connections(CONNECTIONS - READERS)
             .acquire_timeout(PATIENCE)
             // A connection to a server may have died meanwhile; one to a file has not.
             .test_before_acquire(!sqlite)
@@ -140,6 +145,7 @@ impl Store {
         let account = find_or_make_account(&pool).await?;
         Ok(Self {
             pool,
+            readers: Arc::new(Readers::new()),
             account,
             is_alone: sqlite,
         })
@@ -158,7 +164,16 @@ impl Store {
 
     /// Ends the connections; queries after it fail.
     pub(crate) async fn close(&self) {
+        self.readers.close().await;
         self.pool.close().await;
+    }
+
+    /// At most one row of a statement that changes nothing: for what requests wait for.
+    async fn ask<'q>(
+        &self,
+        question: impl Fn() -> Query<'q, Any, AnyArguments<'q>> + Send + Sync,
+    ) -> Result<Option<AnyRow>, sqlx::Error> {
+        self.readers.ask(&self.pool, question).await
     }
 }
 

@@ -38,6 +38,7 @@ cases![
     an_ssh_key_is_one_identitys_and_goes_with_it,
     a_grant_is_given_once,
     a_grant_changes_and_goes_with_its_vm,
+    a_credential_is_told_with_what_it_reaches_as_it_is_now,
     only_one_first_key_is_made,
     a_vm_comes_back_as_it_was_stored,
     of_many_who_change_a_state_one_succeeds,
@@ -76,9 +77,14 @@ async fn postgresql_may_go_away_and_come_back() {
         .await
         .unwrap();
     let identity = store.create_identity().await.unwrap();
+    let (token, hash) = (TokenId::random(), Secret::new_token().hash());
+    let added = store.add_token(&identity, &token, &hash, None).await;
+    assert!(added.unwrap() && store.token(&token, None).await.unwrap().is_some());
     server.crash().unwrap();
     assert!(store.ping().await.is_err());
     server.restart().unwrap();
+    // The connection that was kept for it is dead.
+    assert!(store.token(&token, None).await.unwrap().is_some());
     assert!(store.has_identity(&identity).await.unwrap());
 }
 
@@ -137,7 +143,7 @@ async fn tokens_belong_to_an_identity_and_go_with_it(store: Store) {
             .await
             .unwrap()
     );
-    let stored = store.token(&id).await.unwrap().unwrap();
+    let stored = store.token(&id, None).await.unwrap().unwrap();
     assert_eq!((&stored.identity, stored.expires_at), (&one, Some(end)));
     assert!(stored.hash.is_of(&secret) && !stored.hash.is_of(&Secret::new_token()));
     assert_eq!(store.tokens(&one).await.unwrap(), std::slice::from_ref(&id));
@@ -157,7 +163,7 @@ async fn tokens_belong_to_an_identity_and_go_with_it(store: Store) {
             .unwrap()
     );
     store.delete_identity(&one).await.unwrap();
-    assert!(store.token(&id).await.unwrap().is_none());
+    assert!(store.token(&id, None).await.unwrap().is_none());
 }
 
 async fn an_ssh_key_is_one_identitys_and_goes_with_it(store: Store) {
@@ -264,6 +270,46 @@ async fn a_grant_changes_and_goes_with_its_vm(store: Store) {
     assert!(!store.delete_grant(&identity, &vm).await.unwrap());
 }
 
+async fn a_credential_is_told_with_what_it_reaches_as_it_is_now(store: Store) {
+    let identity = store.create_identity().await.unwrap();
+    let (vm, other) = (stored_vm(&store).await, stored_vm(&store).await);
+    let (token, key) = (TokenId::random(), KeyId::random());
+    let hash = Secret::new_token().hash();
+    store.add_key(&key, &hash).await.unwrap();
+    let added = store.add_token(&identity, &token, &hash, None).await;
+    assert!(added.unwrap());
+    let granted = async |vm: &VmId| {
+        let stored = store.token(&token, Some(vm)).await.unwrap().unwrap();
+        assert_eq!(stored.identity, identity);
+        stored.granted.map(|(vm, users)| (vm.id, users))
+    };
+    let mut users = AllowedUsers::Only(vec!["alice".into()]);
+    store
+        .add_grant(&identity, &vm.id, users.clone())
+        .await
+        .unwrap();
+    assert_eq!(granted(&vm.id).await, Some((vm.id.clone(), users)));
+    for nothing in [&other.id, &VmId::random()] {
+        assert_eq!(granted(nothing).await, None);
+    }
+    // Each at once, by whichever connection it is asked for.
+    users = AllowedUsers::Any;
+    assert!(store.update_grant(&identity, &vm.id, &users).await.unwrap());
+    assert_eq!(granted(&vm.id).await, Some((vm.id.clone(), users)));
+    assert!(store.delete_grant(&identity, &vm.id).await.unwrap());
+    assert_eq!(granted(&vm.id).await, None);
+    assert!(store.delete_token(&identity, &token).await.unwrap());
+    assert!(store.token(&token, Some(&vm.id)).await.unwrap().is_none());
+    let of_key = async |vm: &VmId| {
+        let stored = store.key(&key, Some(vm)).await.unwrap().unwrap();
+        stored.vm.map(|vm| vm.id)
+    };
+    assert_eq!(of_key(&other.id).await, Some(other.id.clone()));
+    assert_eq!(of_key(&VmId::random()).await, None);
+    assert!(store.delete_key(&key).await.unwrap());
+    assert!(store.key(&key, Some(&vm.id)).await.unwrap().is_none());
+}
+
 async fn only_one_first_key_is_made(store: Store) {
     let tries = (0..8).map(|_| {
         let store = store.clone();
@@ -281,9 +327,9 @@ async fn only_one_first_key_is_made(store: Store) {
     }
     assert_eq!((made, store.keys().await.unwrap().len()), (1, 1));
     let key = store.keys().await.unwrap().remove(0);
-    assert!(store.key(&key).await.unwrap().is_some());
+    assert!(store.key(&key, None).await.unwrap().is_some());
     assert!(store.delete_key(&key).await.unwrap());
-    assert!(store.key(&key).await.unwrap().is_none());
+    assert!(store.key(&key, None).await.unwrap().is_none());
 }
 
 async fn a_vm_comes_back_as_it_was_stored(store: Store) {

@@ -2,19 +2,21 @@
 
 use std::time::SystemTime;
 
-use super::{Store, StoreError, column, from_millis, to_millis};
+use super::{AllowedUsers, Store, StoreError, Vm, column, from_millis, to_millis, vms};
 use crate::{
-    ids::{IdentityId, TokenId},
+    ids::{IdentityId, TokenId, VmId},
     sessions::SecretHash,
 };
 use sqlx::Row;
 
-/// What is known of a token.
+/// What is known of a token, and what it reaches of a VM.
 #[derive(Debug)]
 pub(crate) struct StoredToken {
     pub(crate) identity: IdentityId,
     pub(crate) hash: SecretHash,
     pub(crate) expires_at: Option<SystemTime>,
+    /// The VM that was asked about, if the identity was granted it, and as whom.
+    pub(crate) granted: Option<(Vm, AllowedUsers)>,
 }
 
 impl Store {
@@ -53,19 +55,37 @@ impl Store {
             .collect()
     }
 
-    pub(crate) async fn token(&self, id: &TokenId) -> Result<Option<StoredToken>, StoreError> {
+    /// All that a request is decided by, in one query, the same for a VM that does not exist and for one that was not
+    /// granted: not even the time tells them apart.
+    pub(crate) async fn token(
+        &self,
+        id: &TokenId,
+        vm: Option<&VmId>,
+    ) -> Result<Option<StoredToken>, StoreError> {
         let failed = StoreError::query;
-        let row = sqlx::query("SELECT identity, hash, expires_at FROM tokens WHERE id = $1")
-            .bind(id.as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("find a token"))?;
+        let sql = format!(
+            "SELECT tokens.identity, tokens.hash, tokens.expires_at, grants.allowed_users, {} FROM tokens \
+             LEFT JOIN grants ON grants.identity = tokens.identity AND grants.vm = $1 \
+             LEFT JOIN vms ON vms.id = grants.vm WHERE tokens.id = $2",
+            vms::COLUMNS
+        );
+        let question = || {
+            sqlx::query(&sql)
+                .bind(vm.map(VmId::as_str))
+                .bind(id.as_str())
+        };
+        let row = self.ask(question).await.map_err(failed("find a token"))?;
         let Some(row) = row else { return Ok(None) };
+        let granted = match vms::read_joined_vm(&row)? {
+            Some(vm) => Some((vm, AllowedUsers::from_column(&row)?)),
+            None => None,
+        };
         let expires_at: Option<i64> = row.try_get("expires_at").map_err(failed("read a token"))?;
         Ok(Some(StoredToken {
             identity: column(&row, "identity", IdentityId::parse)?,
             hash: column(&row, "hash", SecretHash::from_hex)?,
             expires_at: expires_at.map(from_millis),
+            granted,
         }))
     }
 

@@ -317,6 +317,12 @@ impl Store {
     }
 }
 
+/// The same where a LEFT JOIN may have found none.
+pub(super) fn read_joined_vm(row: &AnyRow) -> Result<Option<Vm>, StoreError> {
+    let id = optional(row, "id", VmId::parse)?;
+    id.map(|_| read_vm(row)).transpose()
+}
+
 pub(super) fn read_vm(row: &AnyRow) -> Result<Vm, StoreError> {
     let idle: Option<i64> = row
         .try_get("idle_timeout")
