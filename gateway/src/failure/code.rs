@@ -81,6 +81,7 @@ codes! {
     TerminalNotFound 404 "TERMINAL_NOT_FOUND" "No such terminal of this user",
     TerminalExists 409 "TERMINAL_ALREADY_EXISTS" "The user has a terminal of this name already",
     TerminalExited 409 "TERMINAL_EXITED" "The terminal's program has exited",
+    TerminalNotReading 409 "TERMINAL_NOT_READING" "The terminal's program does not read its input",
     UserEmpty 400 "USER_EMPTY" "A service's user is empty",
     GroupEmpty 400 "GROUP_EMPTY" "A service's group is empty",
     WorkdirEmpty 400 "WORKDIR_EMPTY" "A service's workdir is empty",

@@ -29,8 +29,8 @@ use super::{
 };
 use crate::{ids::TerminalId, machines::AwakeGuest, sessions::Verb};
 use guest::{
-    Kept, all, end_of, exists, exit, find, hand_over, is_named, is_open, kill, missing,
-    must_be_open, must_find, read, signal,
+    Kept, all, end_of, exists, exit, find, is_named, is_open, kill, missing, must_be_open,
+    must_find, read, say, signal,
 };
 use words::{
     Line, Logs, NewTerminal, Screen, Terminal, TerminalInput, TerminalSize, Terminals, check_name,
@@ -202,10 +202,11 @@ async fn input(
 ) -> Result<Json<Empty>, ApiError> {
     permitted.operation.begin(format!("type into {name}"));
     let data = typed.into_bytes()?;
-    permitted.operation.add_bytes_in(data.len());
-    let (guest, attached) = way_in(&app, &permitted, &name).await?;
+    let length = data.len();
+    let (_guest, attached) = way_in(&app, &permitted, &name).await?;
     let input = attached.input();
-    hand_over(guest, attached, async move { input.write(data).await });
+    say(attached, &name, async { input.write(data).await }).await?;
+    permitted.operation.add_bytes_in(length);
     Ok(Json(Empty {}))
 }
 
@@ -219,13 +220,9 @@ async fn resize(
     let subject = format!("resize {name} to {columns}x{rows}");
     permitted.operation.begin(subject);
     check_size(columns, rows)?;
-    let (guest, attached) = way_in(&app, &permitted, &name).await?;
+    let (_guest, attached) = way_in(&app, &permitted, &name).await?;
     let input = attached.input();
-    hand_over(
-        guest,
-        attached,
-        async move { input.resize(columns, rows).await },
-    );
+    say(attached, &name, async { input.resize(columns, rows).await }).await?;
     Ok(Json(Empty {}))
 }
 

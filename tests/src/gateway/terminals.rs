@@ -11,6 +11,7 @@ use crate::{eventually::eventually, gateway_cases, runner::Outcome};
 gateway_cases![
     a_terminal_goes_on_without_its_client_and_its_gateway,
     a_terminal_is_typed_into_resized_and_ended,
+    input_that_the_program_does_not_read_is_kept_or_refused,
     terminals_are_their_users: [34],
     of_many_who_open_a_name_one_has_it,
     what_cannot_be_a_terminal_is_a_clear_error,
@@ -110,6 +111,37 @@ async fn a_terminal_is_typed_into_resized_and_ended(world: &mut World) -> Outcom
     ensure!(alice.post(&at, json!({"data": "x"})).await?.failure() == (409, "TERMINAL_EXITED"));
     // What it wrote is still there.
     shows(&alice, &vm, &name, "30 100").await
+}
+
+async fn input_that_the_program_does_not_read_is_kept_or_refused(world: &mut World) -> Outcome {
+    const SIZE: usize = 900_000;
+    let gateway = world.gateway().await?;
+    let (vm, token) = world.granted(&gateway, json!(["alice"])).await?;
+    let alice = token.user("alice");
+    // It stands still, and reads what it is told to when it goes on.
+    let all = 3 * SIZE + 1;
+    let line =
+        format!("stty raw -echo; echo pid $$.; kill -STOP $$; head -c {all} | tr -d a; echo .");
+    let new = json!({"name": "t", "command": line});
+    alice.post(&path(&vm, ""), new).await?.ok()?;
+    shows(&alice, &vm, "t", ".").await?;
+    let said = screen(&alice, &vm, "t").await?;
+    let pid = said.trim().trim_start_matches("pid ").trim_end_matches('.');
+    let pid: u32 = pid.parse().with_context(|| said.clone())?;
+    let at = path(&vm, "/t/input");
+    let typed = json!({"data": "a".repeat(SIZE)});
+    // More than the terminal takes of itself: one that it reads from, and what waits behind it.
+    for _ in 0..3 {
+        alice.post(&at, typed.clone()).await?.ok()?;
+    }
+    let refused = alice.post(&at, json!({"data": "refused"})).await?;
+    ensure!(
+        refused.failure() == (409, "TERMINAL_NOT_READING"),
+        "{refused:?}"
+    );
+    alice.exec(&vm, &format!("kill -CONT {pid}")).await?.ok()?;
+    types(&alice, &vm, "t", "!").await?;
+    shows(&alice, &vm, "t", "!.").await
 }
 
 async fn terminals_are_their_users(world: &mut World) -> Outcome {

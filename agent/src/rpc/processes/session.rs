@@ -134,9 +134,9 @@ fn listen<M: Send + 'static>(
     input: fn(M) -> Result<Input, Failure>,
     end: Option<Input>,
 ) -> oneshot::Receiver<Status> {
-    let (sender, fault) = oneshot::channel();
+    let (mut sender, fault) = oneshot::channel();
     tokio::spawn(async move {
-        if let Err(status) = pass_on(requests, controls, input, end).await {
+        if let Err(status) = pass_on(requests, controls, input, end, &mut sender).await {
             // Answers that are gone already need no error.
             let _ = sender.send(status);
         }
@@ -144,12 +144,14 @@ fn listen<M: Send + 'static>(
     fault
 }
 
-/// Until the client has no more to say, which `end` says for it, or the program nothing more to hear.
+/// Until the client has no more to say, which `end` says for it, or the program nothing more to hear. What waits for the program
+/// to take it goes when `answers` says that the client has vanished: else a task would hold it for each of them.
 async fn pass_on<M>(
     mut requests: Streaming<M>,
     controls: Controls,
     input: fn(M) -> Result<Input, Failure>,
     end: Option<Input>,
+    answers: &mut oneshot::Sender<Status>,
 ) -> Result<(), Status> {
     loop {
         let request = tokio::select! {
@@ -162,7 +164,12 @@ async fn pass_on<M>(
             }
             return Ok(());
         };
-        if controls.send(input(request)?).await.is_err() {
+        let taken = tokio::select! {
+            biased;
+            taken = controls.send(input(request)?) => taken,
+            () = answers.closed() => return Ok(()),
+        };
+        if taken.is_err() {
             return Ok(());
         }
     }

@@ -8,15 +8,15 @@ use guestline_client::{
 use tokio::time::timeout;
 
 use super::LABEL;
-use crate::{
-    http::error::{ApiError, Code},
-    machines::AwakeGuest,
-};
+use crate::http::error::{ApiError, Code};
 
-/// How long input may wait for a program that does not read. After that the rest is dropped.
+/// How long input may wait for a program that does not read.
 const INPUT_LIMIT: Duration = Duration::from_secs(5);
 
 const SIGKILL: i32 = 9;
+
+/// No signal has this number.
+const NO_SIGNAL: i32 = 0;
 
 /// The terminals that the guest knows of, the oldest first.
 pub(super) async fn all(processes: &Processes) -> Result<Vec<Process>, ApiError> {
@@ -53,8 +53,12 @@ pub(super) async fn must_be_open(processes: &Processes, name: &str) -> Result<Pr
     if is_open(&found) {
         return Ok(found);
     }
+    Err(exited(name))
+}
+
+fn exited(name: &str) -> ApiError {
     let text = format!("the terminal {name} has exited");
-    Err(ApiError::new(Code::TerminalExited, text))
+    ApiError::new(Code::TerminalExited, text)
 }
 
 pub(super) fn missing(name: &str) -> ApiError {
@@ -106,27 +110,44 @@ pub(super) async fn exit(mut attached: Attached) {
     }
 }
 
-/// What is said to a terminal is on its way to it for as long as somebody listens there: a client that goes takes with it what
-/// the program has not read. So a task of its own listens for a while, and keeps the machine awake.
-pub(super) fn hand_over(
-    guest: AwakeGuest,
+/// Says something to a terminal, and waits until the guest has it: what it has taken, it gives to the program whenever that
+/// reads, and what it has not taken goes when we leave. It takes one thing after another, and ends the call at the first that
+/// it cannot: a signal that there is none of, behind what is said, is how it tells.
+pub(super) async fn say(
     attached: Attached,
-    said: impl Future<Output = ()> + Send + 'static,
-) {
-    tokio::spawn(async move {
-        let saying = async {
-            said.await;
-            std::future::pending::<()>().await;
-        };
-        let heard = async {
-            tokio::select! {
-                () = saying => {}
-                () = exit(attached) => {}
-            }
-        };
-        let _ = timeout(INPUT_LIMIT, heard).await;
-        drop(guest);
-    });
+    name: &str,
+    said: impl Future<Output = ()> + Send,
+) -> Result<(), ApiError> {
+    let input = attached.input();
+    let saying = async {
+        said.await;
+        input.signal(NO_SIGNAL, SignalTarget::Leader).await;
+        std::future::pending::<()>().await;
+    };
+    let heard = async {
+        tokio::select! {
+            () = saying => unreachable!("saying never ends"),
+            heard = taken(attached, name) => heard,
+        }
+    };
+    timeout(INPUT_LIMIT, heard).await.unwrap_or_else(|_| {
+        let text = format!(
+            "the program in the terminal {name} has not read its input for {INPUT_LIMIT:?}: none of this was typed"
+        );
+        Err(ApiError::new(Code::TerminalNotReading, text))
+    })
+}
+
+/// Until the call ends.
+async fn taken(mut attached: Attached, name: &str) -> Result<(), ApiError> {
+    loop {
+        match attached.event().await {
+            Ok(AttachEvent::Exited(_)) => return Err(exited(name)),
+            Ok(_) => {}
+            Err(error) if error.reason() == Some(ErrorReason::InvalidArgument) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Output that the guest still has.
