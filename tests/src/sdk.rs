@@ -55,6 +55,10 @@ const CASES: &[(&str, &[u8], Run)] = &[
             Box::pin(machines::a_suspended_machine_keeps_its_memory_and_gets_the_time(setting))
         },
     ),
+    ("an_ephemeral_machine_goes_when_it_ends", &[], |stage| {
+        let setting = &stage.minimal;
+        Box::pin(machines::an_ephemeral_machine_goes_when_it_ends(setting))
+    }),
     (
         "a_gateway_on_sqlite_killed_at_any_moment_loses_and_doubles_nothing",
         &[41],

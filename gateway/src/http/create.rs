@@ -62,6 +62,7 @@ async fn create(
         packages: plan.packages.clone(),
         workdir: plan.workdir.clone(),
         idle_timeout: plan.idle_timeout,
+        kept_until: plan.kept_until,
     };
     // On a task of its own: a client that goes away must not leave half a machine.
     let made = tokio::spawn(make(app, machine, plan));

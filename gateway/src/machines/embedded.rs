@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::{MachineFailure, Machines};
 use crate::{
     ids::{GatewayId, VmId},
-    store::{Store, StoreError, Vm, VmKind, VmState},
+    store::{KeptUntil, Store, StoreError, Vm, VmKind, VmState},
 };
 
 /// What a stop leaves of a start's limit: the machine's own deadline ends before ours, so that it clears up itself.
@@ -78,6 +78,8 @@ pub(crate) struct NewMachine {
     pub(crate) packages: Vec<String>,
     pub(crate) workdir: Option<String>,
     pub(crate) idle_timeout: Option<Duration>,
+    /// Absent: until it is deleted.
+    pub(crate) kept_until: Option<KeptUntil>,
 }
 
 impl Embedded {
@@ -130,18 +132,20 @@ impl Embedded {
         }
         for vm in store.vms().await?.into_iter().filter(|vm| self.owns(vm)) {
             let is_created = vm.instance.is_some();
-            match (vm.state, record(&vm.id).filter(Record::is_running)) {
+            let found = record(&vm.id).filter(Record::is_running);
+            if is_created && vm.is_not_kept(left_as(vm.state, found.is_some())) {
+                tracing::warn!(vm = %vm.id, "a VM that is not kept has ended, and is removed");
+                self.remove(&vm.id, store).await?;
+                continue;
+            }
+            match (vm.state, found) {
                 (VmState::Running | VmState::Suspended, Some(_)) => {
                     tracing::info!(vm = %vm.id, "found a VM again");
                     self.with_running(|running| running.insert(vm.id, None));
                 }
                 (VmState::Starting | VmState::Suspending | VmState::Stopped, _) if !is_created => {
                     tracing::warn!(vm = %vm.id, "a VM whose creation was cut off is removed");
-                    if let Err(error) = self.delete(&vm.id).await {
-                        tracing::warn!(vm = %vm.id, %error, "its disk stays");
-                    }
-                    store.delete_vm(&vm.id).await?;
-                    self.deleted(&vm.id);
+                    self.remove(&vm.id, store).await?;
                 }
                 // It was being started, resumed, suspended or stopped. Whichever it was, nothing of it is lost this way.
                 (VmState::Starting | VmState::Suspending, Some(record)) => {
@@ -167,6 +171,16 @@ impl Embedded {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// One that is no more, of an earlier gateway.
+    async fn remove(&self, id: &VmId, store: &Store) -> Result<(), StoreError> {
+        if let Err(error) = self.delete(id).await {
+            tracing::warn!(vm = %id, %error, "its disk stays");
+        }
+        store.delete_vm(id).await?;
+        self.deleted(id);
         Ok(())
     }
 
@@ -330,6 +344,7 @@ impl Machines {
                 cpus: new.cpus,
                 packages: new.packages,
                 users: new.users,
+                kept_until: new.kept_until,
             },
             state: VmState::Stopped,
             state_since: now,
@@ -392,9 +407,37 @@ impl Machines {
         }
         tracing::warn!(vm = %vm.id, "a VM ended by itself");
         self.guests.forget(&vm.id);
+        if vm.is_not_kept(VmState::Stopped) {
+            return self.forget_for_good(embedded, &claimed).await;
+        }
         embedded.stop(&vm.id).await;
         self.store.change_state(&claimed, VmState::Stopped).await?;
         Ok(())
+    }
+
+    /// Removes one that is not kept, and has ended. `claimed` is ours.
+    pub(super) async fn forget_for_good(
+        &self,
+        embedded: &Embedded,
+        claimed: &Vm,
+    ) -> Result<(), MachineFailure> {
+        if let Err(failure) = embedded.delete(&claimed.id).await {
+            self.store.change_state(claimed, VmState::Stopped).await?;
+            return Err(failure);
+        }
+        self.store.delete_vm(&claimed.id).await?;
+        embedded.deleted(&claimed.id);
+        tracing::info!(vm = %claimed.id, "a VM that is not kept was deleted");
+        Ok(())
+    }
+}
+
+/// What the next gateway makes of a machine in that state.
+fn left_as(state: VmState, runs: bool) -> VmState {
+    match (state, runs) {
+        (VmState::Running | VmState::Suspended, true) => state,
+        (VmState::Starting | VmState::Suspending, true) => VmState::Suspended,
+        (VmState::Stopped, _) | (_, false) => VmState::Stopped,
     }
 }
 

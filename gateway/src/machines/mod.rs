@@ -235,6 +235,9 @@ impl Machines {
         to: VmState,
     ) -> Result<(), MachineFailure> {
         self.guests.forget(&before.id);
+        if before.is_not_kept(to) {
+            return self.end_for_good(before, changing).await;
+        }
         let done = match &before.kind {
             VmKind::External { hooks, .. } => {
                 let (url, action) = sleep_hook(hooks, to);
@@ -257,6 +260,22 @@ impl Machines {
         let state = if done.is_ok() { to } else { before.state };
         self.store.change_state(changing, state).await?;
         done
+    }
+
+    /// `changing` is ours, and not kept. After a failure it is what it was before.
+    async fn end_for_good(&self, before: &Vm, changing: &Vm) -> Result<(), MachineFailure> {
+        let ended = async {
+            let embedded = self.own(before)?;
+            self.power_off(embedded, before).await?;
+            Ok(embedded)
+        };
+        match ended.await {
+            Ok(embedded) => self.forget_for_good(embedded, changing).await,
+            Err(failure) => {
+                self.store.change_state(changing, before.state).await?;
+                Err(failure)
+            }
+        }
     }
 
     async fn power_off(&self, embedded: &Embedded, vm: &Vm) -> Result<(), MachineFailure> {

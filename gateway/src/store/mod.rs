@@ -37,7 +37,7 @@ pub(crate) use audit::AuditFilter;
 pub(crate) use grants::{AllowedUsers, Grant, GrantOutcome};
 pub(crate) use identities::Page;
 pub(crate) use ssh_keys::{SshKey, SshKeyOutcome};
-pub(crate) use vms::{Hooks, Vm, VmKind, VmState};
+pub(crate) use vms::{Hooks, KeptUntil, Vm, VmKind, VmState};
 
 use crate::ids::AccountId;
 use readers::{READERS, Readers};

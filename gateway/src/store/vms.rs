@@ -75,7 +75,20 @@ pub(crate) enum VmKind {
         #[serde(default)]
         packages: Vec<String>,
         users: Vec<String>,
+        /// Absent: until it is deleted.
+        #[serde(default)]
+        kept_until: Option<KeptUntil>,
     },
+}
+
+/// The end of a machine that is not kept for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum KeptUntil {
+    /// It may sleep with its memory.
+    Stopped,
+    /// It may not even do that.
+    Suspended,
 }
 
 impl VmKind {
@@ -118,6 +131,24 @@ pub(crate) struct Vm {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) last_activity: SystemTime,
     pub(crate) created_at: SystemTime,
+}
+
+impl Vm {
+    /// Whether it is deleted instead of coming to that state.
+    pub(crate) fn is_not_kept(&self, state: VmState) -> bool {
+        let VmKind::Embedded {
+            kept_until: Some(until),
+            ..
+        } = &self.kind
+        else {
+            return false;
+        };
+        match state {
+            VmState::Stopped => true,
+            VmState::Suspended => *until == KeptUntil::Suspended,
+            VmState::Starting | VmState::Running | VmState::Suspending => false,
+        }
+    }
 }
 
 pub(super) const COLUMNS: &str = "vms.id, vms.kind, vms.definition, vms.state, vms.state_since, vms.instance, vms.endpoint, \

@@ -87,6 +87,46 @@ pub async fn a_suspended_machine_keeps_its_memory_and_gets_the_time(setting: &Se
     Ok(())
 }
 
+/// An ephemeral machine is gone when it would be suspended, when it is stopped, and when it ends by itself.
+pub async fn an_ephemeral_machine_goes_when_it_ends(setting: &Setting) -> Outcome {
+    let data = tempfile::tempdir()?;
+    let gateway = Gateway::start(setting, data.path()).await?;
+    let admin = gateway.admin()?;
+    let ephemeral = async |event: Value| {
+        let body = json!({"persistence": {"type": "ephemeral", "deleteEvent": event}});
+        create(&admin, body).await
+    };
+    let gone = async |vm: &str| {
+        let answer = admin.get(&format!("/v1/vms/{vm}")).await?;
+        anyhow::Ok(answer.failure() == (404, "VM_NOT_FOUND") && processes_of(vm)? == 0)
+    };
+    let vm = ephemeral(json!(null)).await?;
+    admin
+        .post(&format!("/v1/vms/{vm}/suspend"), json!({}))
+        .await?
+        .ok()?;
+    ensure!(gone(&vm).await?, "{vm} is still there");
+    // One that may be suspended keeps its memory meanwhile.
+    let vm = ephemeral(json!("OnStop")).await?;
+    let boot = boot_id(&admin, &vm).await?;
+    for action in ["suspend", "start"] {
+        let path = format!("/v1/vms/{vm}/{action}");
+        admin.post(&path, json!({})).await?.ok()?;
+    }
+    ensure!(boot_id(&admin, &vm).await? == boot, "it was booted again");
+    admin
+        .post(&format!("/v1/vms/{vm}/stop"), json!({}))
+        .await?
+        .ok()?;
+    ensure!(gone(&vm).await?, "{vm} is still there");
+    let vm = ephemeral(json!("OnStop")).await?;
+    let _ = admin.exec(&vm, "poweroff -f").await?;
+    eventually("it is gone", BOOT_LIMIT, async || gone(&vm).await).await?;
+    let left = std::fs::read_dir(data.path().join("machines"))?.count();
+    ensure!(left == 0, "{left} files of machines are left");
+    Ok(())
+}
+
 /// What makes no machine is a clear error, and makes none.
 pub async fn what_cannot_be_created_is_not(setting: &Setting) -> Outcome {
     let data = tempfile::tempdir()?;

@@ -18,6 +18,7 @@ use crate::http::{
     services::ServiceSpec,
     vms::{self, check_workdir},
 };
+use crate::store::KeptUntil;
 
 /// The guest's kernel and Debian want this much; more than that is the host's to lack.
 const MEMORY_GIB: std::ops::RangeInclusive<u32> = 1..=64;
@@ -42,7 +43,7 @@ pub(super) struct CreateVm {
     /// None is given out; an empty list is as good as none.
     #[schema(value_type = Vec<Object>)]
     ports: Option<Vec<Value>>,
-    /// sticky or persistent, which is the same here: the VM is kept until it is deleted.
+    /// Absent: until it is deleted.
     persistence: Option<Persistence>,
     /// The services must have started within this time; else the VM is not created. Creating always waits for them.
     ready_signal_timeout_seconds: Option<u64>,
@@ -50,8 +51,29 @@ pub(super) struct CreateVm {
 
 /// How long a VM is kept.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 struct Persistence {
+    /// sticky and persistent are the same here: until it is deleted. ephemeral: until `deleteEvent`.
     r#type: String,
+    /// OnSuspend, which is the default: it is deleted instead of being suspended or stopped, also by its idle timeout or by its
+    /// own hand; OnStop: it may be suspended.
+    delete_event: Option<String>,
+}
+
+impl Persistence {
+    fn kept_until(&self) -> Result<Option<KeptUntil>, ApiError> {
+        let wrong = |what: &str, it: &str| {
+            let text = format!("persistence: {it:?} is no {what}");
+            ApiError::new(Code::CreateBadRequest, text)
+        };
+        match (self.r#type.as_str(), self.delete_event.as_deref()) {
+            ("sticky" | "persistent", _) => Ok(None),
+            ("ephemeral", None | Some("OnSuspend")) => Ok(Some(KeptUntil::Suspended)),
+            ("ephemeral", Some("OnStop")) => Ok(Some(KeptUntil::Stopped)),
+            ("ephemeral", Some(other)) => Err(wrong("deleteEvent", other)),
+            (other, _) => Err(wrong("type of it", other)),
+        }
+    }
 }
 
 /// What a template has too.
@@ -106,6 +128,8 @@ struct FileSpec {
 /// A checked request.
 #[derive(Debug)]
 pub(super) struct Plan {
+    /// Absent: until it is deleted.
+    pub(super) kept_until: Option<KeptUntil>,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) workdir: Option<String>,
     pub(super) memory_mib: Option<u32>,
@@ -144,15 +168,9 @@ impl CreateVm {
             "domains",
         )?;
         refuse(self.ports.is_some_and(|ports| !ports.is_empty()), "ports")?;
-        match self.persistence.as_ref().map(|it| it.r#type.as_str()) {
-            None | Some("sticky" | "persistent") => {}
-            Some("ephemeral") => refuse(true, "persistence: ephemeral")?,
-            Some(other) => {
-                let text = format!("persistence: {other:?} is no type of it");
-                return Err(ApiError::new(Code::CreateBadRequest, text));
-            }
-        }
+        let kept_until = self.persistence.as_ref().map(Persistence::kept_until);
         let mut plan = Plan {
+            kept_until: kept_until.transpose()?.flatten(),
             idle_timeout: match self.idle_timeout_seconds {
                 Some(seconds) => seconds.map(vms::idle_timeout).transpose()?,
                 None => Some(idle_timeout),
@@ -414,6 +432,28 @@ mod tests {
     }
 
     #[test]
+    fn an_ephemeral_machine_is_kept_until_it_would_sleep_or_stops() {
+        let kept = |persistence: Value| plan(json!({"persistence": persistence}));
+        for (persistence, until) in [
+            (json!(null), None),
+            (json!({"type": "persistent"}), None),
+            (json!({"type": "ephemeral"}), Some(KeptUntil::Suspended)),
+            (
+                json!({"type": "ephemeral", "deleteEvent": "OnStop"}),
+                Some(KeptUntil::Stopped),
+            ),
+        ] {
+            assert_eq!(kept(persistence).unwrap().kept_until, until);
+        }
+        for wrong in [
+            json!({"type": "eternal"}),
+            json!({"type": "ephemeral", "deleteEvent": "never"}),
+        ] {
+            assert_eq!(kept(wrong).unwrap_err(), Code::CreateBadRequest);
+        }
+    }
+
+    #[test]
     fn what_is_wrong_has_the_contracts_code() {
         let user = |user: Value| plan(json!({"users": [user]})).unwrap_err();
         assert_eq!(user(json!({"name": "Eve"})), Code::ValidationError);
@@ -468,7 +508,6 @@ mod tests {
             json!({"template": {"rootfsSizeGb": 30}}),
             json!({"systemd": {"patchedServices": [{"name": "x"}]}}),
             json!({"ports": [{"port": 443, "targetPort": 3000}]}),
-            json!({"persistence": {"type": "ephemeral"}}),
             json!({"domains": [{"domain": "example.org"}]}),
         ] {
             assert_eq!(
