@@ -8,6 +8,7 @@
 //! The base of an image is cached; the agent and the users come as a second small archive behind the initramfs, made for
 //! each start. Nothing of the host's own kernel, boot files or users is touched.
 
+mod disk;
 mod error;
 mod images;
 mod machine;
@@ -15,6 +16,7 @@ mod probe;
 mod record;
 mod setup;
 
+pub use disk::Disk;
 pub use error::MachineError;
 pub use images::ImageKind;
 pub use machine::{Channel, Machine, MachineSpec, kvm_works};

@@ -11,11 +11,11 @@ use std::{
 };
 
 use crate::{
-    ImageKind, MachineError, Record, Setup,
+    Disk, ImageKind, MachineError, Record, Setup,
     images::{self, DRIVER_IS_UP, Image},
     probe::{Answer, Vsock},
     record::QEMU,
-    setup::{programs, say},
+    setup::say,
 };
 
 /// The agent's default port.
@@ -44,7 +44,7 @@ pub struct MachineSpec {
     pub agent: PathBuf,
     /// A disk of the machine's own, which the first start makes of the image's. What a machine without one writes is gone
     /// when it ends. Images that boot without a disk ignore it.
-    pub disk: Option<PathBuf>,
+    pub disk: Option<Disk>,
     /// Debian packages beyond those that the debian image has; each set is an image of its own, made once. The minimal
     /// image has no packages.
     pub packages: Vec<String>,
@@ -95,8 +95,8 @@ impl Machine {
     ) -> Result<Self, MachineError> {
         let mut image = setup.base_image(spec.image, &spec.packages)?;
         if let (Some(base), Some(own)) = (&image.disk, &spec.disk) {
-            copy_once(base, own)?;
-            image.disk = Some(own.clone());
+            own.make_once(setup, base)?;
+            image.disk = Some(own.path.clone());
         }
         let initramfs = record.path("initramfs");
         let mut bytes =
@@ -226,19 +226,6 @@ impl Drop for Machine {
         }
         self.record.forget(self.qemu.id());
     }
-}
-
-/// Beside its place first, so that a disk that is there is whole. Holes stay holes, and blocks are shared where the file
-/// system can.
-fn copy_once(base: &Path, own: &Path) -> Result<(), MachineError> {
-    if own.exists() {
-        return Ok(());
-    }
-    let scratch = own.with_extension("part");
-    let (from, to) = (base.to_string_lossy(), scratch.to_string_lossy());
-    let arguments = ["--reflink=auto", "--sparse=always", "--", &from, &to];
-    programs::run("cp", &arguments)?;
-    fs::rename(&scratch, own).map_err(MachineError::file("make", own))
 }
 
 /// Whether machines run on KVM here, and not on QEMU's emulation.

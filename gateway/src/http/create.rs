@@ -59,6 +59,7 @@ async fn create(
         users: plan.plain_users(),
         memory_mib: plan.memory_mib,
         cpus: plan.cpus,
+        disk_gib: plan.disk_gib,
         packages: plan.packages.clone(),
         workdir: plan.workdir.clone(),
         idle_timeout: plan.idle_timeout,

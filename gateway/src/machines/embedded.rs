@@ -10,7 +10,7 @@ use std::{
 };
 
 use guestline_client::{Endpoint, Vm as Guest};
-use guestline_machine::{ImageKind, Machine, MachineError, MachineSpec, Record, Setup};
+use guestline_machine::{Disk, ImageKind, Machine, MachineError, MachineSpec, Record, Setup};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -74,6 +74,8 @@ pub(crate) struct NewMachine {
     pub(crate) users: Vec<String>,
     pub(crate) memory_mib: Option<u32>,
     pub(crate) cpus: Option<u32>,
+    /// As large as the image's otherwise.
+    pub(crate) disk_gib: Option<u32>,
     /// Debian packages beyond the image's.
     pub(crate) packages: Vec<String>,
     pub(crate) workdir: Option<String>,
@@ -225,6 +227,7 @@ impl Embedded {
             cpus,
             packages,
             users,
+            disk_gib,
             ..
         } = kind
         else {
@@ -238,7 +241,10 @@ impl Embedded {
             memory: *memory_mib,
             cpus: *cpus,
             agent: self.config.agent.clone(),
-            disk: self.keeps_files().then(|| self.disk(id)),
+            disk: self.keeps_files().then(|| Disk {
+                path: self.disk(id),
+                size: *disk_gib,
+            }),
             packages: packages.clone(),
             channels: Vec::new(),
             secret: true,
@@ -328,6 +334,11 @@ impl Machines {
     /// Makes a machine and boots it. After a failure there is none.
     pub(crate) async fn create(&self, new: NewMachine) -> Result<Vm, MachineFailure> {
         let embedded = self.embedded.as_ref().ok_or(MachineFailure::NoMachines)?;
+        if new.disk_gib.is_some() && !embedded.keeps_files() {
+            return Err(MachineFailure::Spec(
+                "this gateway's image has no disk".into(),
+            ));
+        }
         // An image with packages of its own takes minutes, once: that is no part of a start.
         let (setup, image) = (embedded.setup.clone(), embedded.config.image);
         let packages = new.packages.clone();
@@ -344,6 +355,7 @@ impl Machines {
                 cpus: new.cpus,
                 packages: new.packages,
                 users: new.users,
+                disk_gib: new.disk_gib,
                 kept_until: new.kept_until,
             },
             state: VmState::Stopped,

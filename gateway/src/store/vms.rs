@@ -75,6 +75,9 @@ pub(crate) enum VmKind {
         #[serde(default)]
         packages: Vec<String>,
         users: Vec<String>,
+        /// As large as the image's otherwise.
+        #[serde(default)]
+        disk_gib: Option<u32>,
         /// Absent: until it is deleted.
         #[serde(default)]
         kept_until: Option<KeptUntil>,

@@ -50,6 +50,11 @@ impl Setup {
     pub(crate) fn mke2fs(&self) -> Result<PathBuf, MachineError> {
         find("mke2fs").map_or_else(|| install("mke2fs", &["e2fsprogs"]), Ok)
     }
+
+    /// resize2fs, which grows an ext4 file system.
+    pub(crate) fn resize2fs(&self) -> Result<PathBuf, MachineError> {
+        find("resize2fs").map_or_else(|| install("resize2fs", &["e2fsprogs"]), Ok)
+    }
 }
 
 /// Where a program of that name is, in PATH or where root's programs are.

@@ -144,17 +144,21 @@ pub async fn what_cannot_be_created_is_not(setting: &Setting) -> Outcome {
         "groups": [{"name": "team", "gid": 2500}],
         "users": [{"name": "carol", "uid": 2000, "groups": ["team"]}],
         "workdir": "/srv/work",
+        "rootfsSizeGb": 5,
         "additionalFiles": {"/srv/work/x": {"content": "aGk=", "encoding": "base64"}},
     });
     let vm = create(&admin, made).await?;
     let carol = admin
         .user("carol")
-        .exec(&vm, "id -u; id -Gn; cat x")
+        .exec(
+            &vm,
+            "id -u; id -Gn; cat x; echo; df --output=size --block-size=G / | tail -n 1 | tr -d ' '",
+        )
         .await?
         .ok()?;
     ensure!(
         text(&carol, "stdout")?.starts_with("2000\n")
-            && text(&carol, "stdout")?.ends_with("team\nhi"),
+            && text(&carol, "stdout")?.ends_with("team\nhi\n5G\n"),
         "{carol}"
     );
     admin.delete(&format!("/v1/vms/{vm}")).await?.ok()?;

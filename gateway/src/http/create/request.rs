@@ -23,6 +23,9 @@ use crate::store::KeptUntil;
 /// The guest's kernel and Debian want this much; more than that is the host's to lack.
 const MEMORY_GIB: std::ops::RangeInclusive<u32> = 1..=64;
 
+/// The image's at the least. The file is sparse; more than the host has is the host's to lack.
+const DISK_GIB: std::ops::RangeInclusive<u32> = 2..=1024;
+
 /// As many as a host has at the most.
 const CPUS: std::ops::RangeInclusive<u32> = 1..=64;
 
@@ -88,7 +91,7 @@ struct Layer {
     additional_files: Option<BTreeMap<String, FileSpec>>,
     mem_size_gb: Option<u32>,
     vcpu_count: Option<u32>,
-    /// The disk is as large as the image makes it.
+    /// Of the disk; 2 otherwise. An image without a disk has none.
     rootfs_size_gb: Option<u32>,
     systemd: Option<Services>,
     #[serde(default)]
@@ -140,6 +143,7 @@ pub(super) struct Plan {
     /// Debian packages that the image is to have.
     pub(super) packages: Vec<String>,
     pub(super) cpus: Option<u32>,
+    pub(super) disk_gib: Option<u32>,
     pub(super) ready_limit: Option<Duration>,
 }
 
@@ -184,6 +188,7 @@ impl CreateVm {
             services: Vec::new(),
             packages: Vec::new(),
             cpus: None,
+            disk_gib: None,
         };
         let services = layers.iter().flat_map(Layer::services);
         let once = services.filter(|service| service.is_for_once());
@@ -211,7 +216,6 @@ impl Layer {
             patched.is_some_and(|it| !it.is_empty()),
             "systemd.patchedServices",
         )?;
-        refuse(self.rootfs_size_gb.is_some(), "rootfsSizeGb")?;
         refuse(
             self.git.get("repos").is_some_and(|repos| !is_empty(repos)),
             "git",
@@ -255,6 +259,17 @@ impl Plan {
                 return Err(bad(text));
             }
             self.cpus = Some(cpus);
+        }
+        if let Some(gib) = layer.rootfs_size_gb {
+            if !DISK_GIB.contains(&gib) {
+                let text = format!(
+                    "rootfsSizeGb: from {} to {}",
+                    DISK_GIB.start(),
+                    DISK_GIB.end()
+                );
+                return Err(bad(text));
+            }
+            self.disk_gib = Some(gib);
         }
         self.packages.extend(layer.apt_deps.unwrap_or_default());
         self.groups.extend(layer.groups.unwrap_or_default());
@@ -412,7 +427,12 @@ mod tests {
         let once =
             json!({"name": "a", "mode": "oneshot", "exec": ["x"], "deleteAfterSuccess": true});
         let plan = plan(json!({
-            "template": {"systemd": {"services": [once]}, "aptDeps": ["git"], "vcpuCount": 4},
+            "template": {
+                "systemd": {"services": [once]},
+                "aptDeps": ["git"],
+                "vcpuCount": 4,
+                "rootfsSizeGb": 30,
+            },
             "systemd": {"services": [{"name": "b", "mode": "service", "exec": ["y"]}]},
             "readySignalTimeoutSeconds": 7,
             "persistence": {"type": "sticky", "priority": 3},
@@ -425,8 +445,8 @@ mod tests {
             .collect();
         assert_eq!(services, [("a", true), ("b", false)]);
         assert_eq!(
-            (plan.packages.as_slice(), plan.cpus),
-            (&["git".to_owned()][..], Some(4))
+            (plan.packages.as_slice(), plan.cpus, plan.disk_gib),
+            (&["git".to_owned()][..], Some(4), Some(30))
         );
         assert_eq!(plan.ready_limit, Some(Duration::from_secs(7)));
     }
@@ -495,17 +515,15 @@ mod tests {
             plan(json!({"workdir": "x"})).unwrap_err(),
             Code::CreateBadRequest
         );
-        assert_eq!(
-            plan(json!({"memSizeGb": 0})).unwrap_err(),
-            Code::CreateBadRequest
-        );
+        for size in [json!({"memSizeGb": 0}), json!({"rootfsSizeGb": 1})] {
+            assert_eq!(plan(size).unwrap_err(), Code::CreateBadRequest);
+        }
     }
 
     #[test]
     fn what_is_not_built_is_refused_and_not_passed_over() {
         for body in [
             json!({"snapshotId": "sc-x"}),
-            json!({"template": {"rootfsSizeGb": 30}}),
             json!({"systemd": {"patchedServices": [{"name": "x"}]}}),
             json!({"ports": [{"port": 443, "targetPort": 3000}]}),
             json!({"domains": [{"domain": "example.org"}]}),

@@ -1,0 +1,82 @@
+//! A machine's own disk: a raw file, made once of its image's.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use crate::{MachineError, Setup, setup::programs};
+
+/// A disk of a machine's own.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// Where it is, or is made.
+    pub path: PathBuf,
+    /// In GiB, when it is made; the image's otherwise, which it is never smaller than.
+    pub size: Option<u32>,
+}
+
+impl Disk {
+    /// Beside its place first, so that a disk that is there is whole. Holes stay holes, and blocks are shared where the file
+    /// system can. The file system grows before anybody has it mounted.
+    pub(crate) fn make_once(&self, setup: &Setup, base: &Path) -> Result<(), MachineError> {
+        if self.path.exists() {
+            return Ok(());
+        }
+        let scratch = self.path.with_extension("part");
+        let (from, to) = (base.to_string_lossy(), scratch.to_string_lossy());
+        let arguments = ["--reflink=auto", "--sparse=always", "--", &from, &to];
+        programs::run("cp", &arguments)?;
+        if let Some(gib) = self.size
+            && grow(&scratch, u64::from(gib) << 30)?
+        {
+            programs::run(&setup.resize2fs()?.to_string_lossy(), &[&to])?;
+        }
+        fs::rename(&scratch, &self.path).map_err(MachineError::file("make", &self.path))
+    }
+}
+
+/// The file alone. `false`: it has that size.
+fn grow(path: &Path, size: u64) -> Result<bool, MachineError> {
+    let grown = || {
+        let file = File::options().write(true).open(path)?;
+        let grows = file.metadata()?.len() < size;
+        if grows {
+            file.set_len(size)?;
+        }
+        Ok(grows)
+    };
+    grown().map_err(MachineError::file("grow", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_has_the_size_that_was_asked_for_and_not_less_than_the_images() {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup::new(folder.path());
+        let base = folder.path().join("base");
+        let mke2fs = setup.mke2fs().unwrap();
+        let arguments = ["-q", "-t", "ext4", &base.to_string_lossy(), "2G"];
+        programs::run(&mke2fs.to_string_lossy(), &arguments).unwrap();
+        for (size, bytes) in [(None, 2 << 30), (Some(1), 2 << 30), (Some(5), 5 << 30)] {
+            let path = folder.path().join(format!("{size:?}.disk"));
+            let disk = Disk { path, size };
+            disk.make_once(&setup, &base).unwrap();
+            assert_eq!(disk.path.metadata().unwrap().len(), bytes);
+            assert_eq!(file_system_size(&disk.path), bytes);
+        }
+    }
+
+    /// Its superblock says so: blocks at 4, and the logarithm of their KiB at 24 (Documentation/filesystems/ext4/super.rst).
+    fn file_system_size(path: &Path) -> u64 {
+        use std::os::unix::fs::FileExt;
+        let mut block = [0; 1024];
+        let file = File::open(path).unwrap();
+        file.read_exact_at(&mut block, 1024).unwrap();
+        let number = |at: usize| u32::from_le_bytes(block[at..at + 4].try_into().unwrap());
+        u64::from(number(4)) << (10 + number(24))
+    }
+}
