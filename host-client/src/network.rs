@@ -96,7 +96,7 @@ pub enum PortAddress {
 pub struct Port {
     /// Where.
     pub address: PortAddress,
-    /// Whose; absent for a Unix socket whose process the user may not see.
+    /// Whose; absent where the kernel does not say.
     pub uid: Option<u32>,
     /// The process that holds it, if the user may see it.
     pub pid: Option<i32>,

@@ -30,10 +30,11 @@ pub(crate) enum StreamError {
     Write(#[source] Errno),
 }
 
-/// The kernel's table could not be read.
+/// The kernel did not say who listens.
 #[derive(Debug, Error)]
-#[error("cannot read {}", table.display())]
-pub(crate) struct PortsError {
-    pub(crate) table: &'static Path,
-    pub(crate) source: Errno,
+pub(crate) enum PortsError {
+    #[error("cannot read {}", table.display())]
+    Table { table: &'static Path, source: Errno },
+    #[error("cannot ask the kernel for its Unix sockets")]
+    List(#[source] Errno),
 }

@@ -11,8 +11,6 @@ use std::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) pid: i32,
-    /// Its effective user.
-    pub(crate) uid: u32,
     /// At most 15 bytes.
     pub(crate) program: Vec<u8>,
 }
@@ -62,13 +60,9 @@ fn sockets(folder: &Path) -> impl Iterator<Item = u64> + use<> {
 }
 
 fn describe(pid: i32, folder: &Path) -> Option<Owner> {
-    let status = fs::read_to_string(folder.join("status")).ok()?;
-    // Real, effective, saved, file system.
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     let program = fs::read(folder.join("comm")).ok()?;
     Some(Owner {
         pid,
-        uid: ids.split_ascii_whitespace().nth(1)?.parse().ok()?,
         program: program.strip_suffix(b"\n").unwrap_or(&program).into(),
     })
 }

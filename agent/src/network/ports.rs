@@ -1,5 +1,5 @@
-//! Who listens: the kernel's tables of sockets, read line by line, so that what they hold besides listeners costs no
-//! memory. The formats are those of proc(5), `/proc/net/tcp` and `/proc/net/unix`.
+//! Who listens: TCP from the kernel's tables of sockets (proc(5), `/proc/net/tcp`), read line by line, so that what they
+//! hold besides listeners costs no memory; Unix sockets from the kernel's list, because in their table a user can make up lines.
 
 use std::{
     collections::HashSet,
@@ -13,16 +13,15 @@ use super::{
     error::PortsError,
     owners::{self, Owner},
 };
-use crate::sys::errno_of;
+use crate::sys::{
+    errno_of,
+    socket_diag::{UnixListener, UnixListeners},
+};
 
 /// TCP_LISTEN of the kernel's net/tcp_states.h.
 const TCP_LISTEN: &[u8] = b"0A";
-/// __SO_ACCEPTCON of net/unix.h, the flag of a socket that listens.
-const SO_ACCEPTCON: u32 = 1 << 16;
-/// SOCK_STREAM, as the table writes it.
-const SOCK_STREAM: &[u8] = b"0001";
 
-/// How many of the table's lines share one look at all processes.
+/// How many listeners share one look at all processes.
 const BATCH: usize = 512;
 
 /// Where a socket listens.
@@ -37,13 +36,13 @@ pub(crate) enum Address {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) address: Address,
-    /// The table of Unix sockets does not say whose they are.
+    /// Who made it. The kernel's list of Unix sockets says so since Linux 5.3.
     pub(crate) uid: Option<u32>,
     /// `None` where this user may not see it.
     pub(crate) owner: Option<Owner>,
 }
 
-/// A line of a table.
+/// A listener as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     address: Address,
@@ -51,20 +50,12 @@ struct Entry {
     inode: u64,
 }
 
-type Parse = fn(&[u8]) -> Option<Entry>;
-
-/// Gives what listens to `take`, until that says no.
+/// Gives what listens to `take`, until that says no. Unix sockets are left out where the kernel does not list them.
 pub(crate) fn listening(mut take: impl FnMut(Port) -> bool) -> Result<(), PortsError> {
-    let tables: [(&str, Parse); 3] = [
-        ("/proc/self/net/tcp", parse_tcp),
-        ("/proc/self/net/tcp6", parse_tcp),
-        ("/proc/self/net/unix", parse_unix),
-    ];
     let mut batch = Vec::with_capacity(BATCH);
-    for (table, parse) in tables {
-        let table = Path::new(table);
-        let failed = |error: io::Error| PortsError {
-            table,
+    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
+        let failed = |error: io::Error| PortsError::Table {
+            table: Path::new(table),
             source: errno_of(&error),
         };
         let lines = match File::open(table) {
@@ -73,10 +64,17 @@ pub(crate) fn listening(mut take: impl FnMut(Port) -> bool) -> Result<(), PortsE
             opened => BufReader::new(opened.map_err(failed)?).split(b'\n'),
         };
         for line in lines {
-            batch.extend(parse(&line.map_err(failed)?));
+            batch.extend(parse_tcp(&line.map_err(failed)?));
             if batch.len() == BATCH && !give(&mut batch, &mut take) {
                 return Ok(());
             }
+        }
+    }
+    let unix = UnixListeners::ask().map_err(PortsError::List)?;
+    for listener in unix.into_iter().flatten() {
+        batch.extend(of_unix(listener.map_err(PortsError::List)?));
+        if batch.len() == BATCH && !give(&mut batch, &mut take) {
+            return Ok(());
         }
     }
     give(&mut batch, &mut take);
@@ -90,7 +88,7 @@ fn give(batch: &mut Vec<Entry>, take: &mut impl FnMut(Port) -> bool) -> bool {
         let owner = owners.get(&entry.inode).cloned();
         take(Port {
             address: entry.address,
-            uid: entry.uid.or(owner.as_ref().map(|owner| owner.uid)),
+            uid: entry.uid,
             owner,
         })
     })
@@ -129,34 +127,13 @@ fn parse_socket(field: &[u8]) -> Option<SocketAddr> {
     Some(SocketAddr::new(address, port.try_into().ok()?))
 }
 
-/// `Num RefCount Protocol Flags Type St Inode Path`; the path is all that follows one space.
-fn parse_unix(line: &[u8]) -> Option<Entry> {
-    let fields = &mut line.splitn(2, |&byte| byte == b':').nth(1)?;
-    let _count = field(fields)?;
-    let _protocol = field(fields)?;
-    let flags = number(field(fields)?, 16)?;
-    let kind = field(fields)?;
-    let _state = field(fields)?;
-    let inode = std::str::from_utf8(field(fields)?).ok()?.parse().ok()?;
-    let path = fields.strip_prefix(b" ")?;
-    // `@` is how the table shows the NUL that an abstract name begins with: it has no path.
-    if flags & SO_ACCEPTCON == 0 || kind != SOCK_STREAM || path.starts_with(b"@") {
-        return None;
-    }
-    Some(Entry {
-        address: Address::Unix(path.into()),
-        uid: None,
-        inode,
+/// `None` for what is no stream, and for an abstract name, which is no path.
+fn of_unix(listener: UnixListener) -> Option<Entry> {
+    (listener.is_stream && !listener.name.starts_with(b"\0")).then_some(Entry {
+        address: Address::Unix(listener.name),
+        uid: listener.uid,
+        inode: listener.inode,
     })
-}
-
-/// The next word, behind the spaces before it.
-fn field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let text = rest.trim_ascii_start();
-    let end = text.iter().position(|&byte| byte == b' ');
-    let (word, behind) = text.split_at(end.unwrap_or(text.len()));
-    *rest = behind;
-    (!word.is_empty()).then_some(word)
 }
 
 fn number(text: &[u8], radix: u32) -> Option<u32> {
@@ -165,7 +142,14 @@ fn number(text: &[u8], radix: u32) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, os::unix::ffi::OsStrExt, os::unix::net::UnixListener};
+    use std::{
+        fs,
+        net::TcpListener,
+        os::{
+            linux::net::SocketAddrExt,
+            unix::{ffi::OsStrExt, net},
+        },
+    };
 
     use super::*;
 
@@ -188,30 +172,62 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_unix_sockets_is_read_as_the_kernel_writes_it() {
-        let line = b"0000000000000000: 00000002 00000000 00010000 0001 01 31415 /run/my app.sock";
+    fn only_unix_streams_with_a_path_are_ports() {
+        let listener = UnixListener {
+            inode: 31415,
+            is_stream: true,
+            name: b"/run/my app.sock".into(),
+            uid: Some(1000),
+        };
         let entry = Entry {
-            address: Address::Unix(b"/run/my app.sock".into()),
-            uid: None,
+            address: Address::Unix(listener.name.clone()),
+            uid: Some(1000),
             inode: 31415,
         };
-        assert_eq!(parse_unix(line), Some(entry));
+        assert_eq!(of_unix(listener.clone()), Some(entry));
+        let abstract_name = b"\0/tmp/abstract".into();
         for other in [
-            &b"0000000000000000: 00000002 00000000 00010000 0001 01 31415 @/tmp/abstract"[..],
-            b"0000000000000000: 00000003 00000000 00000000 0001 03 31415 /run/connected",
-            b"0000000000000000: 00000002 00000000 00010000 0005 01 31415 /run/seqpacket",
-            b"0000000000000000: 00000003 00000000 00000000 0001 03 31415",
-            b"Num       RefCount Protocol Flags    Type St Inode Path",
+            UnixListener {
+                is_stream: false,
+                ..listener.clone()
+            },
+            UnixListener {
+                name: abstract_name,
+                ..listener
+            },
         ] {
-            assert_eq!(parse_unix(other), None);
+            assert_eq!(of_unix(other), None);
         }
+    }
+
+    #[test]
+    fn a_name_that_looks_like_a_line_of_the_table_is_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        // In `/proc/net/unix`, the second line of each would be a listener of its own.
+        let line = "\n0000000000000000: 00000002 00000000 00010000 0001 01 12345 ";
+        let directory = folder.path().join(format!("a{line}"));
+        fs::create_dir(&directory).unwrap();
+        let path = directory.join("forged");
+        let _of_a_path = net::UnixListener::bind(&path).unwrap();
+        let name = net::SocketAddr::from_abstract_name(format!("a{line}/forged")).unwrap();
+        let _of_an_abstract_name = net::UnixListener::bind_addr(&name).unwrap();
+        let mut found = Vec::new();
+        listening(|port| {
+            match port.address {
+                Address::Unix(path) if path.ends_with(b"/forged") => found.push(path),
+                _ => {}
+            }
+            true
+        })
+        .unwrap();
+        assert_eq!(found, [path.as_os_str().as_bytes()]);
     }
 
     #[test]
     fn this_process_is_the_owner_of_what_it_listens_on() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        let _unix = UnixListener::bind(&path).unwrap();
+        let _unix = net::UnixListener::bind(&path).unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let wanted = [
             Address::Tcp(tcp.local_addr().unwrap()),

@@ -17,6 +17,7 @@ pub(crate) mod power;
 pub(crate) mod random;
 pub(crate) mod readiness;
 mod rename;
+pub(crate) mod socket_diag;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
 

@@ -15,7 +15,7 @@ use nix::{
 };
 
 use super::{mounts::unescape, services};
-use crate::sys::child;
+use crate::sys::{child, socket_diag::UnixListeners};
 
 /// A snapshot of the guest.
 #[derive(Debug, Default)]
@@ -161,6 +161,7 @@ fn capabilities() -> Vec<String> {
         ("login_session", has(services::BOOTED)),
         ("psi", has("/proc/pressure")),
         ("systemd", has(services::BOOTED)),
+        ("unix_diag", matches!(UnixListeners::ask(), Ok(Some(_)))),
     ];
     let there = known.iter().filter(|(_, there)| *there);
     there.map(|(name, _)| (*name).into()).collect()

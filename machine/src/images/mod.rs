@@ -15,13 +15,14 @@ use crate::{MachineError, Setup, machine::kernel_vsock_works};
 pub(crate) use overlay::overlay;
 
 /// Modules that every image loads: the vsock to the host, what QEMU hands in, where the machine's secret is, and what tests
-/// need of a kernel: the vsock's loopback, and FUSE.
-const COMMON_MODULES: [&str; 5] = [
+/// need of a kernel: the vsock's loopback, FUSE, and its list of Unix sockets.
+const COMMON_MODULES: [&str; 6] = [
     "qemu_fw_cfg",
     "virtio_pci",
     "vmw_vsock_virtio_transport",
     "vsock_loopback",
     "fuse",
+    "unix_diag",
 ];
 
 /// What each image's init prints on the console when the guest can be connected to.

@@ -111,7 +111,12 @@ impl From<StreamError> for Failure {
 
 impl From<PortsError> for Failure {
     fn from(error: PortsError) -> Self {
-        Self::kernel("read", error.table.as_os_str().as_bytes(), error.source)
+        match error {
+            PortsError::Table { table, source } => {
+                Self::kernel("read", table.as_os_str().as_bytes(), source)
+            }
+            PortsError::List(errno) => Self::kernel("netlink", Vec::new(), errno),
+        }
     }
 }
 
