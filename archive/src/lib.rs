@@ -14,6 +14,7 @@ mod chunks;
 mod entry;
 mod error;
 mod levels;
+mod link;
 mod names;
 mod observer;
 mod opening;
@@ -30,6 +31,7 @@ mod write;
 
 pub use chunks::{Chunks, Piece, Pieces};
 pub use error::Error;
+pub use link::HeldLink;
 pub use names::next_name;
 pub use observer::{LeftOut, Observer};
 pub use opening::open_harmlessly;

@@ -13,13 +13,13 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat, readlinkat},
-    sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, fstatat, utimensat},
-    unistd::{fchownat, linkat, symlinkat},
+    fcntl::{AtFlags, readlinkat},
+    sys::stat::{FileStat, Mode, SFlag, fstatat},
+    unistd::{linkat, symlinkat},
 };
 
 use crate::{
-    Error, LeftOut, Observer, Root, Staged, Temporary,
+    Error, HeldLink, LeftOut, Observer, Root, Staged, Temporary,
     entry::{Attributes, Entry, Kind},
     error::{At, broken},
     levels::{Levels, owner, set, times},
@@ -304,24 +304,22 @@ fn replace_by_link(
     temporary.rename(name)
 }
 
-/// Owner and time of a link itself. What took its name meanwhile gets no owner of ours.
+/// Owner and time of a link itself. What took its name meanwhile gets nothing of ours.
 fn set_on_link(
     parent: &OwnedFd,
     name: &OsStr,
     attributes: &Attributes,
     owners: bool,
 ) -> Result<(), Errno> {
+    let Some(link) = HeldLink::open(parent, name)? else {
+        return Ok(());
+    };
     if owners {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let link = openat(parent, name, flags, Mode::empty())?;
-        if kind(&fstat(&link)?) == SFlag::S_IFLNK {
-            let (uid, gid) = owner(attributes);
-            fchownat(&link, "", uid, gid, AtFlags::AT_EMPTY_PATH)?;
-        }
+        let (uid, gid) = owner(attributes);
+        link.set_owner(uid, gid)?;
     }
     let (accessed, modified) = times(attributes);
-    let flags = UtimensatFlags::NoFollowSymlink;
-    utimensat(parent, name, &accessed, &modified, flags)
+    link.set_times(accessed, modified)
 }
 
 fn kind(stat: &FileStat) -> SFlag {

@@ -12,13 +12,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use guestline_archive::{Staged, Temporary, open_harmlessly};
+use guestline_archive::{HeldLink, Staged, Temporary, open_harmlessly};
 use nix::{
     dir::Dir,
     errno::Errno,
-    fcntl::{AT_FDCWD, AtFlags, OFlag, openat},
-    sys::stat::{Mode, UtimensatFlags, fchmod, futimens, mkdirat, utimensat},
-    unistd::{Gid, Uid, fchown, fchownat, symlinkat},
+    fcntl::{AT_FDCWD, OFlag, openat},
+    sys::stat::{Mode, fchmod, futimens, mkdirat},
+    unistd::{Gid, Uid, fchown, symlinkat},
 };
 
 use super::{
@@ -249,15 +249,17 @@ fn preserve(old: &Metadata, file: impl AsFd) -> Result<(), Errno> {
 }
 
 fn preserve_link(old: &Metadata, to: &Target<'_>) -> Result<(), Errno> {
+    // What took the name meanwhile gets nothing of the old link's.
+    let Some(link) = HeldLink::open(to.directory, to.name)? else {
+        return Ok(());
+    };
     let (uid, gid) = (Uid::from_raw(old.uid), Gid::from_raw(old.gid));
-    let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-    match fchownat(to.directory, to.name, Some(uid), Some(gid), flags) {
+    match link.set_owner(Some(uid), Some(gid)) {
         Ok(()) | Err(Errno::EPERM | Errno::EINVAL) => {}
         Err(errno) => return Err(errno),
     }
-    let times = [old.accessed, old.modified].map(|time| time_spec(Some(time)));
-    let flags = UtimensatFlags::NoFollowSymlink;
-    utimensat(to.directory, to.name, &times[0], &times[1], flags)
+    let [accessed, modified] = [old.accessed, old.modified].map(|time| time_spec(Some(time)));
+    link.set_times(accessed, modified)
 }
 
 /// Such a copy would meet its own result for ever.
@@ -325,6 +327,8 @@ mod tests {
         assert_eq!(mode("to/tool"), 0o4750);
         let modified = |name| fs::metadata(at(name)).unwrap().modified().unwrap();
         assert_eq!(modified("to/sub"), modified("from/sub"));
+        let of_link = |name| fs::symlink_metadata(at(name)).unwrap().modified().unwrap();
+        assert_eq!(of_link("to/link"), of_link("from/link"));
         assert_eq!(fs::read_dir(at("to")).unwrap().count(), 3);
         // So that the temporary directory can go.
         for sub in ["from/sub", "to/sub"] {
