@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::sys::{
     cgroup::{self, Group, Limits},
-    child::open_pidfd,
+    child::{kill_process, open_pidfd},
     errno_of,
 };
 
@@ -179,9 +179,7 @@ impl Groups {
             return;
         }
         let _ = group.write("cgroup.freeze", "1");
-        for pid in group.members().unwrap_or_default() {
-            let _ = crate::sys::child::kill(pid, 9);
-        }
+        kill_each(&group);
         let _ = group.write("cgroup.freeze", "0");
     }
 
@@ -236,6 +234,24 @@ impl Groups {
             }
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
+    }
+}
+
+/// Whoever is in the group now, and nobody else: between the list and the kill a pid may have gone to another process.
+fn kill_each(group: &Group) {
+    for pid in group.members().unwrap_or_default() {
+        // A process of another pid namespace has none here, and no descriptor: the kernel lists it as 0.
+        if let Ok(pidfd) = open_pidfd(Pid::from_raw(pid)) {
+            kill_member(group, pid, &pidfd);
+        }
+    }
+}
+
+/// What the descriptor holds is in the group, or has exited, if its pid is still listed.
+fn kill_member(group: &Group, pid: i32, pidfd: &OwnedFd) {
+    if group.members().unwrap_or_default().contains(&pid) {
+        // Mostly somebody: one that has exited meanwhile needs no signal.
+        let _ = kill_process(pidfd.as_fd());
     }
 }
 
@@ -320,6 +336,8 @@ fn has_exited(pidfd: &OwnedFd) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     #[test]
@@ -329,6 +347,32 @@ mod tests {
         for foreign in ["u1001-p5", "u-p5", "u1000p5", "u1000-p5/../u1001-p6", ""] {
             assert!(owned(alice, foreign).is_none(), "{foreign:?}");
         }
+    }
+
+    #[test]
+    fn only_who_is_listed_when_it_is_held_is_killed_one_by_one() {
+        let sleep = || {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("100").spawn().unwrap()
+        };
+        let (mut member, mut other) = (sleep(), sleep());
+        let pid = other.id().cast_signed();
+        let folder = tempfile::tempdir().unwrap();
+        let group = Group::at(folder.path());
+        // 0: of another pid namespace. To kill(2) it would be this test's own process group.
+        group
+            .write("cgroup.procs", &format!("0\n{}\n", member.id()))
+            .unwrap();
+        // It was listed a moment ago, or the pid was another process's.
+        let pidfd = open_pidfd(Pid::from_raw(pid)).unwrap();
+        kill_member(&group, pid, &pidfd);
+        kill_each(&group);
+        let killed = member.wait().unwrap();
+        assert_eq!(killed.signal(), Some(9));
+        assert!(!has_exited(&pidfd));
+        group.write("cgroup.procs", &format!("{pid}\n")).unwrap();
+        kill_member(&group, pid, &pidfd);
+        assert_eq!(other.wait().unwrap().signal(), Some(9));
     }
 
     #[test]

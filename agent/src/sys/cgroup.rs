@@ -122,6 +122,12 @@ impl Group {
             .then(|| Self(Path::new(PARENT).join(name)))
     }
 
+    /// A folder that stands for one.
+    #[cfg(test)]
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(path.into())
+    }
+
     /// The one that a process is in, wherever that is.
     pub(crate) fn of_process(pid: i32) -> Option<Self> {
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
