@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use lexopt::{Arg, Parser, ValueExt};
 use thiserror::Error;
 
-use crate::listener::ListenAddress;
+use crate::{listener::ListenAddress, sys::identity::Identity};
 
 /// What `--help` says.
 pub(crate) const HELP: &str = "\
@@ -35,8 +35,8 @@ pub(crate) enum Command {
     Worker,
     /// Holds the file systems frozen for so long; only a worker starts it.
     Freezer(Duration),
-    /// Attends one program in a login session; only systemd starts it, for the listener.
-    Usher,
+    /// Attends one program in a login session of this user's; only systemd starts it, for the listener.
+    Usher(Identity),
     Help,
     Version,
 }
@@ -90,7 +90,9 @@ fn parse(mut parser: Parser) -> Result<Command, lexopt::Error> {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
             Arg::Value(word) if is_first && word == "worker" => return Ok(Command::Worker),
-            Arg::Value(word) if is_first && word == "usher" => return Ok(Command::Usher),
+            Arg::Value(word) if is_first && word == "usher" => {
+                return Ok(Command::Usher(identity(&mut parser)?));
+            }
             Arg::Value(word) if is_first && word == "freezer" => {
                 let milliseconds = parser.value()?.parse()?;
                 return Ok(Command::Freezer(Duration::from_millis(milliseconds)));
@@ -100,6 +102,19 @@ fn parse(mut parser: Parser) -> Result<Command, lexopt::Error> {
         is_first = false;
     }
     Ok(Command::Listen(listening))
+}
+
+/// `UID GID GROUP…`
+fn identity(parser: &mut Parser) -> Result<Identity, lexopt::Error> {
+    let (uid, gid) = (parser.value()?.parse()?, parser.value()?.parse()?);
+    let mut groups = Vec::new();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Value(group) => groups.push(group.parse()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Identity { uid, gid, groups })
 }
 
 #[cfg(test)]
@@ -128,18 +143,28 @@ mod tests {
         assert_eq!(parsed(&["worker", "--", "alice"]).unwrap(), Command::Worker);
         let freezer = Command::Freezer(Duration::from_millis(30));
         assert_eq!(parsed(&["freezer", "30"]).unwrap(), freezer);
-        assert_eq!(parsed(&["usher"]).unwrap(), Command::Usher);
+        let usher = Command::Usher(Identity {
+            uid: 1000,
+            gid: 100,
+            groups: vec![100, 27],
+        });
+        assert_eq!(
+            parsed(&["usher", "1000", "100", "100", "27"]).unwrap(),
+            usher
+        );
     }
 
     #[test]
     fn what_makes_no_sense_is_an_error() {
-        let wrong: [&[&str]; 7] = [
+        let wrong: [&[&str]; 9] = [
             &["--listen"],
             &["--listen", "tcp:1"],
             &["--idle-timeout", "-1"],
             &["--nonsense"],
             &["serve"],
             &["freezer"],
+            &["usher", "1000"],
+            &["usher", "1000", "100", "alice"],
             &["--listen", "vsock:9", "worker"],
         ];
         for words in wrong {

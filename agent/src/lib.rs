@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
             }
         },
         Ok(Command::Worker) => worker::main(),
-        Ok(Command::Usher) => session::usher::main(),
+        Ok(Command::Usher(user)) => session::usher::main(&user),
         Ok(Command::Freezer(limit)) => system::freezer::main(limit),
         Ok(Command::Help) => print(arguments::HELP),
         Ok(Command::Version) => print(concat!("guestline-agent ", env!("CARGO_PKG_VERSION"), "\n")),

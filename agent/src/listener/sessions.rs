@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    fs, io, iter,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
@@ -23,7 +23,7 @@ use tokio::{io::AsyncReadExt, process::Child};
 
 use super::hearing::printable;
 use crate::{
-    sys::errno_of,
+    sys::{errno_of, identity::Identity},
     system::{accounts::Account, services::BOOTED},
 };
 
@@ -133,7 +133,7 @@ impl Sessions {
             .arg("--setenv=XDG_SESSION_CLASS=user")
             .arg("--")
             .arg(binary)
-            .arg("usher");
+            .args(ushers_arguments(account));
         command.env_clear().current_dir("/").process_group(0);
         command
             .stdin(Stdio::from(ushers))
@@ -170,6 +170,14 @@ impl Sessions {
             open: Arc::clone(&self.open),
         })
     }
+}
+
+/// Who it must be by the time that it says its first word.
+fn ushers_arguments(account: &Account) -> Vec<String> {
+    let Identity { uid, gid, groups } = account.identity();
+    let numbers = [uid, gid].into_iter().chain(groups);
+    let numbers = numbers.map(|number| number.to_string());
+    iter::once("usher".into()).chain(numbers).collect()
 }
 
 /// Counts as one session until it is dropped.

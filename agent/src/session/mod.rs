@@ -7,7 +7,7 @@
 //! listener ──► systemd-run ──► systemd ──► usher: session, limits and environment are there
 //!    └─ one end of a socket pair ──► worker         │ the other end is its descriptor 0
 //!
-//! usher → worker    Greeting(environment)           first
+//! usher → worker    Greeting(environment)           first, once it has verified that it is the user
 //! worker → usher    three descriptors, Launch       what to start
 //! usher → worker    Launched(pid, or the step)      and if there is a program:
 //! usher → worker    Ended(status, usage)            it is not reaped yet, so that its numbers stay its own

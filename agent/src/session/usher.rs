@@ -20,7 +20,11 @@ use nix::{
 use super::{
     Ended, Greeting, Launch, Launched, PATIENCE, VERSION, receive, receive_descriptors, send,
 };
-use crate::sys::{child, descriptors, identity, spawn};
+use crate::sys::{
+    child, descriptors,
+    identity::{self, Identity, OtherGroups},
+    spawn,
+};
 use std::os::fd::AsFd;
 
 /// What systemd sets for the unit that the usher is the main process of, and what is not the program's (systemd.exec(5)).
@@ -40,8 +44,14 @@ const UNITS_OWN: [&[u8]; 12] = [
 ];
 
 /// Runs the usher from its first instruction to its end.
-pub(crate) fn main() -> ExitCode {
+pub(crate) fn main(user: &Identity) -> ExitCode {
     identity::set_name(c"guestline-usher");
+    // It is to start whatever the worker says, and who made it this user was somebody else.
+    if let Err(error) = identity::verify(user, OtherGroups::OfALogin) {
+        // Into the agent's log.
+        eprintln!("guestline-usher: {}: {error}", user.uid);
+        return ExitCode::FAILURE;
+    }
     // Who ends the session ends all in it at once; the usher stays for the moment in which it tells.
     let asked = SigSet::from_iter([Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT]);
     if asked.thread_block().is_err() {

@@ -1,6 +1,6 @@
 //! Who this process is to the kernel: changing it for good, and proving that it cannot be changed back.
 
-use std::ffi::CStr;
+use std::{collections::HashSet, ffi::CStr};
 
 use nix::{
     errno::Errno,
@@ -50,43 +50,62 @@ impl BecomeError {
     }
 }
 
+/// Who a process is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// The supplementary ones.
+    pub(crate) groups: Vec<u32>,
+}
+
+/// Which other groups somebody may be in, or not be in, who has become a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OtherGroups {
+    No,
+    /// A login gives those that the guest's directory and its PAM know. Root's is none of them.
+    OfALogin,
+}
+
 /// Becomes the user irrevocably and verifies it. Must run while the process has one thread.
 ///
 /// The process is then as dumpable as any of the user's own: without that, its /proc/self would be root's
 /// (proc(5), "/proc/pid"), and the user would be refused what the kernel grants everywhere else. It was executed afresh, so
 /// that its memory holds nothing but the account.
-pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), BecomeError> {
+pub(crate) fn become_user(user: &Identity) -> Result<(), BecomeError> {
     umask(Mode::from_bits_truncate(0o022));
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     // An agent without privileges, as in development, can only be who it already is.
     if Uid::effective().is_root() {
+        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+        let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
         setgroups(&groups).map_err(BecomeError::SetGroups)?;
         setresgid(gid, gid, gid).map_err(BecomeError::SetGid)?;
         setresuid(uid, uid, uid).map_err(BecomeError::SetUid)?;
         prctl::set_dumpable(true).map_err(BecomeError::SetDumpable)?;
     }
-    verify(uid, gid, groups)
+    verify(user, OtherGroups::No)
 }
 
-fn verify(uid: Uid, gid: Gid, mut groups: Vec<Gid>) -> Result<(), BecomeError> {
+/// Whether this process is the user, has no capability and cannot become root again: whoever made it so.
+pub(crate) fn verify(user: &Identity, others: OtherGroups) -> Result<(), BecomeError> {
     if switches::is_off("drop check") {
         return Ok(());
     }
     let users = getresuid().map_err(BecomeError::ReadBack)?;
     let grps = getresgid().map_err(BecomeError::ReadBack)?;
-    let mut actual = getgroups().map_err(BecomeError::ReadBack)?;
-    actual.sort_by_key(|gid| gid.as_raw());
-    groups.sort_by_key(|gid| gid.as_raw());
-    actual.dedup();
-    groups.dedup();
-    let same = [users.real, users.effective, users.saved] == [uid; 3]
-        && [grps.real, grps.effective, grps.saved] == [gid; 3]
-        && actual == groups;
-    if !same {
+    let actual = getgroups().map_err(BecomeError::ReadBack)?;
+    let actual: HashSet<u32> = actual.into_iter().map(Gid::as_raw).collect();
+    let groups: HashSet<u32> = user.groups.iter().copied().collect();
+    let groups_fit = match others {
+        OtherGroups::No => actual == groups,
+        OtherGroups::OfALogin => user.gid == 0 || groups.contains(&0) || !actual.contains(&0),
+    };
+    let ids = [users.real, users.effective, users.saved].map(Uid::as_raw);
+    let gids = [grps.real, grps.effective, grps.saved].map(Gid::as_raw);
+    if ids != [user.uid; 3] || gids != [user.gid; 3] || !groups_fit {
         return Err(BecomeError::WrongIdentity);
     }
-    if uid.is_root() {
+    if user.uid == 0 {
         return Ok(());
     }
     if !capabilities_are_gone().map_err(BecomeError::ReadBack)? {

@@ -11,6 +11,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::sys::identity::Identity;
+
 /// Where accounts are.
 pub(crate) const PASSWD: &str = "/etc/passwd";
 /// Where groups are.
@@ -37,6 +39,15 @@ impl Account {
         match self.uid {
             0 => "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             _ => "/usr/local/bin:/usr/bin:/bin",
+        }
+    }
+
+    /// Who a process of this user is to the kernel.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            uid: self.uid,
+            gid: self.gid,
+            groups: self.groups.clone(),
         }
     }
 }

@@ -114,7 +114,7 @@ pub(crate) fn main() -> ExitCode {
 fn become_user(account: &Account) -> Result<(), identity::BecomeError> {
     // The listener is kept from the OOM killer; a user's programs must not inherit that. Needs root, or is not needed.
     let _ = fs::write("/proc/self/oom_score_adj", "0");
-    identity::become_user(account.uid, account.gid, &account.groups)
+    identity::become_user(&account.identity())
 }
 
 /// A panic ends one call; its text goes to the agent's log, since a worker has no stderr.

@@ -1,7 +1,16 @@
 //! Becoming a user fails at each of its steps in turn: nothing runs as anybody else, and the answer names the step
 //!. For the local target, whose agent can be started by another program.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{
+    fs,
+    io::Read,
+    net::Shutdown,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, net::UnixStream},
+    },
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, ensure};
 use guestline_client::{Error, RefusalReason};
@@ -15,6 +24,7 @@ cases![
     capabilities_that_stay_are_found_out: [14],
     a_way_back_is_found_out: [14],
     what_the_agent_inherited_reaches_no_worker: [3, 13],
+    an_usher_that_is_not_wholly_the_user_says_nothing: [14],
 ];
 
 async fn a_refused_step_is_named_and_nothing_runs(target: &Target) -> Outcome {
@@ -109,6 +119,60 @@ async fn what_the_agent_inherited_reaches_no_worker(target: &Target) -> Outcome 
         }
         let (_, held) = shell(vm, "exec ls -l /proc/self/fd").await?;
         ensure!(!held.contains("shadow"), "a program holds {held}");
+    }
+    Ok(())
+}
+
+/// systemd starts it as the user: here setpriv(1), in part.
+async fn an_usher_that_is_not_wholly_the_user_says_nothing(target: &Target) -> Outcome {
+    const IDS: [&str; 2] = ["--reuid=1000", "--regid=1000"];
+    let agent = target
+        .agent()
+        .context("a machine's agent is started already")?;
+    // Where everybody can execute it.
+    let folder = tempfile::Builder::new()
+        .prefix("guestline-usher")
+        .tempdir_in("/var/tmp")?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let usher = folder.path().join("guestline-agent");
+    fs::copy(agent, &usher)?;
+    let start = |options: &[&str]| -> anyhow::Result<(Vec<u8>, String)> {
+        let (mut ours, ushers) = UnixStream::pair()?;
+        let mut command = Command::new("setpriv");
+        command.args(options).arg(&usher);
+        command.args(["usher", "1000", "1000", "1000", "27"]);
+        command.stdin(OwnedFd::from(ushers)).stderr(Stdio::piped());
+        let child = command.spawn()?;
+        // What ends the wait of one that greets.
+        ours.shutdown(Shutdown::Write)?;
+        drop(command);
+        let mut said = Vec::new();
+        ours.read_to_end(&mut said)?;
+        let errors = child.wait_with_output()?.stderr;
+        Ok((said, String::from_utf8_lossy(&errors).into_owned()))
+    };
+    for groups in ["--groups=1000,27", "--groups=1000,27,44", "--clear-groups"] {
+        let (said, errors) = start(&[&IDS[..], &[groups]].concat())?;
+        ensure!(!said.is_empty(), "{groups}: {errors:?}");
+    }
+    let clear = "--clear-groups";
+    for (options, step) in [
+        (&[clear][..], "ids and groups"),
+        (&["--reuid=1000", clear], "ids and groups"),
+        (&["--euid=1000", "--regid=1000", clear], "ids and groups"),
+        (&["--reuid=1001", "--regid=1000", clear], "ids and groups"),
+        (&[IDS[0], IDS[1], "--groups=1000,0"], "ids and groups"),
+        (
+            &[IDS[0], IDS[1], "--inh-caps=+net_raw", clear],
+            "capabilities",
+        ),
+    ] {
+        let (said, errors) = start(options)?;
+        ensure!(
+            said.is_empty() && errors.contains(step),
+            "{options:?}: {} bytes, {errors:?}",
+            said.len()
+        );
     }
     Ok(())
 }
