@@ -15,9 +15,11 @@ use tokio::{
 };
 
 use super::{
+    allowance::Allowance,
     groups::Wisher,
     keeper::Keeper,
     sessions::Sessions,
+    worker_log::WorkerLog,
     worker_socket::WorkerSocket,
     workers::{Event, WorkerId},
 };
@@ -29,9 +31,6 @@ use crate::{
 
 /// The longest report of a worker that has begun: a line for the log, cut by the worker, and some room.
 const MAX_REPORT: usize = 2 * MAX_LOG_TEXT;
-
-/// The shortest time between two lines that one worker gets into the agent's log.
-const LOG_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Reports that one worker gets heard in a second: more than of a thousand programs that start and end in it. A user who has the
 /// worker in hand, and more to say, waits, and the listener has its time for others.
@@ -60,7 +59,7 @@ pub(super) struct Hearing {
     pub(super) keeper: Option<Keeper>,
     pub(super) sessions: Sessions,
     pub(super) events: mpsc::Sender<Event>,
-    pub(super) last_line: Option<Instant>,
+    pub(super) log: WorkerLog,
     /// Whether it has said how its start went, which it says once.
     pub(super) has_answered: bool,
 }
@@ -103,20 +102,17 @@ impl Hearing {
 
     /// Until the worker has exited, or its talk ends in an error.
     async fn hear(&mut self, exit: &AsyncFd<OwnedFd>) -> Result<(), ControlError> {
-        let (mut since, mut count) = (Instant::now(), 0);
+        let mut reports = Allowance::new(MAX_REPORTS, REPORTS_INTERVAL);
         loop {
             let report = tokio::select! {
                 biased;
                 _ = exit.readable() => break,
                 report = self.control.receive(MAX_REPORT) => report?,
             };
-            self.heard(report).await?;
-            count += 1;
-            if since.elapsed() >= REPORTS_INTERVAL {
-                (since, count) = (Instant::now(), 0);
-            } else if count >= MAX_REPORTS {
-                tokio::time::sleep(REPORTS_INTERVAL.saturating_sub(since.elapsed())).await;
+            while let Err(wait) = reports.take() {
+                tokio::time::sleep(wait).await;
             }
+            self.heard(report).await?;
         }
         for _ in 0..LAST_WORDS {
             let report = timeout(END_PATIENCE, self.control.take(MAX_REPORT)).await;
@@ -139,10 +135,8 @@ impl Hearing {
                 };
                 let group = group.map_err(|error| {
                     let errno = error.errno() as i32;
-                    self.log(
-                        LogLevel::Warn,
-                        &format!("no cgroup for a program: {}", describe(&error)),
-                    );
+                    let text = format!("no cgroup for a program: {}", describe(&error));
+                    self.log.write(LogLevel::Warn, &text);
                     errno
                 });
                 deliver(&self.control, &Order::Confined { ticket, group }, None).await
@@ -160,9 +154,10 @@ impl Hearing {
                 Ok(())
             }
             Report::Session { ticket } => {
-                let opened = self.sessions.open(&self.account).map_err(|error| {
+                let opened = self.sessions.open(&self.account, &self.log);
+                let opened = opened.map_err(|error| {
                     let text = format!("no login session: {}", describe(&error));
-                    self.log(LogLevel::Warn, &text);
+                    self.log.write(LogLevel::Warn, &text);
                     error.errno() as i32
                 });
                 let (opening, socket) = match &opened {
@@ -172,7 +167,7 @@ impl Hearing {
                 deliver(&self.control, &Order::Session { ticket, opening }, socket).await
             }
             Report::Log { level, text } => {
-                self.log(level, &text);
+                self.log.write(level, &text);
                 Ok(())
             }
             Report::Back { .. } => Err(ControlError::Malformed),
@@ -184,20 +179,6 @@ impl Hearing {
                 let _ = self.events.send(Event::Report(self.id, report)).await;
                 Ok(())
             }
-        }
-    }
-
-    fn log(&mut self, level: LogLevel, text: &str) {
-        let now = Instant::now();
-        let recent = |last| now.duration_since(last) < LOG_INTERVAL;
-        if self.last_line.is_some_and(recent) {
-            return;
-        }
-        self.last_line = Some(now);
-        let (user, text) = (&self.account.name, printable(text));
-        match level {
-            LogLevel::Warn => tracing::warn!(user, text, "worker"),
-            LogLevel::Error => tracing::error!(user, text, "worker"),
         }
     }
 }
@@ -224,9 +205,4 @@ pub(super) fn describe(error: &dyn std::error::Error) -> String {
     error
         .source()
         .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
-}
-
-/// A stranger's text, fit for a log.
-pub(super) fn printable(text: &str) -> String {
-    text.escape_debug().take(MAX_LOG_TEXT).collect()
 }

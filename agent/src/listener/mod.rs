@@ -8,6 +8,7 @@
 //! ```
 
 mod account_watch;
+mod allowance;
 mod connections;
 mod endpoint;
 #[cfg(fuzzing)]
@@ -22,6 +23,7 @@ mod secrets;
 mod sessions;
 mod starting;
 mod worker;
+mod worker_log;
 mod worker_socket;
 mod workers;
 

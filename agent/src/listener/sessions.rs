@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
@@ -21,8 +21,9 @@ use nix::{
 use thiserror::Error;
 use tokio::{io::AsyncReadExt, process::Child};
 
-use super::hearing::printable;
+use super::{allowance::Allowance, worker_log::WorkerLog};
 use crate::{
+    control::LogLevel,
     sys::{errno_of, identity::Identity},
     system::{accounts::Account, services::BOOTED},
 };
@@ -46,8 +47,8 @@ pub(super) struct Sessions {
     /// Whether the guest's owner lets the host run programs.
     allowed: bool,
     open: Arc<Mutex<HashMap<u32, usize>>>,
-    /// Those that began since a time, by uid. One entry for each user that had a session.
-    begun: Arc<Mutex<HashMap<u32, (Instant, u32)>>>,
+    /// For those that begin, by uid. One entry for each user that had a session.
+    begun: Arc<Mutex<HashMap<u32, Allowance>>>,
 }
 
 /// Why there is no session.
@@ -94,8 +95,8 @@ impl Sessions {
     }
 
     /// Asks systemd for a session, and does not wait for it: what comes back is the worker's end of the pair, which ends when
-    /// systemd refuses.
-    pub(super) fn open(&self, account: &Account) -> Result<OwnedFd, SessionError> {
+    /// systemd refuses. Why it does is told in the worker's log.
+    pub(super) fn open(&self, account: &Account, log: &WorkerLog) -> Result<OwnedFd, SessionError> {
         if !self.allowed {
             return Err(SessionError::NotAllowed);
         }
@@ -140,22 +141,16 @@ impl Sessions {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let child = command.spawn().map_err(SessionError::Run)?;
-        tokio::spawn(attend(child, account.name.clone(), place));
+        tokio::spawn(attend(child, log.clone(), place));
         Ok(workers)
     }
 
     fn begin(&self, uid: u32) -> Result<(), SessionError> {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let (since, count) = begun.entry(uid).or_insert((now, 0));
-        if now.duration_since(*since) >= BEGUN_INTERVAL {
-            (*since, *count) = (now, 0);
-        }
-        if *count >= MAX_BEGUN {
-            return Err(SessionError::TooFast);
-        }
-        *count += 1;
-        Ok(())
+        let allowance = begun
+            .entry(uid)
+            .or_insert_with(|| Allowance::new(MAX_BEGUN, BEGUN_INTERVAL));
+        allowance.take().map_err(|_| SessionError::TooFast)
     }
 
     fn admit(&self, uid: u32) -> Option<Place> {
@@ -201,7 +196,7 @@ impl Drop for Place {
 
 /// To the end of systemd-run, which is the session's. The user's process has the same stderr, so that what it says is a
 /// stranger's, and its end is not waited for.
-async fn attend(mut child: Child, user: String, place: Place) {
+async fn attend(mut child: Child, log: WorkerLog, place: Place) {
     let mut words = Vec::new();
     if let Some(stderr) = child.stderr.take() {
         let _ = stderr.take(MAX_WORDS).read_to_end(&mut words).await;
@@ -209,8 +204,11 @@ async fn attend(mut child: Child, user: String, place: Place) {
     let ended = child.wait().await;
     drop(place);
     if !ended.is_ok_and(|status| status.success()) {
-        let text = printable(&String::from_utf8_lossy(&words));
-        tracing::warn!(user, text, "a login session failed");
+        let text = format!(
+            "a login session failed: {}",
+            String::from_utf8_lossy(&words)
+        );
+        log.write(LogLevel::Warn, &text);
     }
 }
 
@@ -255,12 +253,41 @@ mod tests {
         }
         assert!(matches!(sessions.begin(1000), Err(SessionError::TooFast)));
         sessions.begin(1001).unwrap();
-        let past = Instant::now() - BEGUN_INTERVAL;
-        sessions
-            .begun
-            .lock()
-            .unwrap()
-            .insert(1000, (past, MAX_BEGUN));
-        sessions.begin(1000).unwrap();
+    }
+
+    /// What is written to the log while it is there.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn sessions_that_fail_are_lines_of_their_worker_and_bounded_as_such() {
+        let written = Written::default();
+        let writer = written.clone();
+        let log = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        let _until_the_end = tracing::subscriber::set_default(log.finish());
+        let an_hour = Duration::from_secs(3600);
+        let alices = WorkerLog::with("alice", Allowance::new(2, an_hour));
+        let sessions = Sessions::new(true);
+        for _ in 0..5 {
+            let mut command = tokio::process::Command::new("sh");
+            command.args(["-c", "echo no such user >&2; exit 1"]);
+            let child = command.stderr(Stdio::piped()).spawn().unwrap();
+            let place = sessions.admit(1000).unwrap();
+            attend(child, alices.clone(), place).await;
+        }
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let lines = text.matches("a login session failed: no such user").count();
+        assert_eq!(lines, 2, "{text}");
     }
 }

@@ -28,12 +28,13 @@ use tokio::{
 use super::{
     account_watch,
     groups::Wisher,
-    hearing::{Hearing, deliver, describe, printable},
+    hearing::{Hearing, deliver, describe},
     keeper::Keeper,
     returning::{Rendezvous, Returned, Roster, welcome},
     sessions::Sessions,
     starting::{self, MAX_WORKERS, MAX_WORKERS_PER_USER, StartError, WorkerSettings},
     worker::{Placement, Worker, queue, refuse},
+    worker_log::{WorkerLog, printable},
 };
 use crate::{
     control::{Order, Report},
@@ -286,7 +287,7 @@ impl Table {
             keeper: self.keeper.clone(),
             sessions: self.sessions.clone(),
             events: self.events.clone(),
-            last_line: None,
+            log: WorkerLog::new(&worker.account.name),
             has_answered: worker.waiting.is_none(),
         };
         tokio::spawn(hearing.listen());
