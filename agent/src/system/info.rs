@@ -2,19 +2,20 @@
 //! have is empty or zero.
 
 use std::{
-    ffi::OsString,
     fs,
-    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use nix::{
-    sys::{statvfs::statvfs, utsname::uname},
+    sys::{statvfs::fstatvfs, utsname::uname},
     unistd::getpid,
 };
 
-use super::{mounts::unescape, services};
+use super::{
+    mounts::{self, Mounted},
+    services,
+};
 use crate::sys::{child, socket_diag::UnixListeners};
 
 /// A snapshot of the guest.
@@ -79,7 +80,7 @@ pub(crate) fn info() -> Info {
         cpus: std::thread::available_parallelism()
             .map_or(0, |count| count.get().try_into().unwrap_or(u32::MAX)),
         memory: memory(&text("/proc/meminfo")),
-        disks: disks(&fs::read("/proc/self/mounts").unwrap_or_default()),
+        disks: disks(),
         capabilities: capabilities(),
     }
 }
@@ -124,32 +125,21 @@ pub(super) fn memory(text: &str) -> Memory {
     }
 }
 
-/// Each once, at its first mount point: bind mounts are no disks of their own.
-pub(super) fn disks(mounts: &[u8]) -> Vec<Disk> {
-    let mut known: Vec<Vec<u8>> = Vec::new();
-    let disk = |line: &[u8]| {
-        let mut fields = line.split(|&byte| byte == b' ');
-        let (device, mount_point, file_system) = (fields.next()?, fields.next()?, fields.next()?);
-        if !device.starts_with(b"/dev/") || known.iter().any(|other| other == device) {
-            return None;
-        }
-        let path = |field| PathBuf::from(OsString::from_vec(unescape(field)));
-        let mount_point = path(mount_point);
-        let space = statvfs(&mount_point).ok()?;
-        known.push(device.to_vec());
+/// Each once, where it is first seen: bind mounts are no disks of their own.
+pub(super) fn disks() -> Vec<Disk> {
+    let disk = |mounted: Mounted| {
+        let space = fstatvfs(&mounted.file).ok()?;
         let unit = space.fragment_size();
         Some(Disk {
-            mount_point,
-            device: path(device),
-            file_system: String::from_utf8_lossy(file_system).into_owned(),
+            mount_point: mounted.point,
+            device: mounted.source,
+            file_system: mounted.kind,
             total: space.blocks() * unit,
             available: space.blocks_available() * unit,
         })
     };
-    mounts
-        .split(|&byte| byte == b'\n')
-        .filter_map(disk)
-        .collect()
+    let mounts = mounts::reachable().unwrap_or_default();
+    mounts.into_iter().filter_map(disk).collect()
 }
 
 /// What rpcs may depend on.

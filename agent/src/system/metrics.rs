@@ -50,7 +50,7 @@ pub(crate) fn sample(roster: &Path) -> Sample {
         cpu_total,
         load: info::load(&text("/proc/loadavg")),
         memory: info::memory(&text("/proc/meminfo")),
-        disks: info::disks(&fs::read("/proc/self/mounts").unwrap_or_default()),
+        disks: info::disks(),
         pressure: ["cpu", "memory", "io"]
             .map(|name| pressure(&text(&format!("/proc/pressure/{name}")))),
         agent: agent(roster),

@@ -15,11 +15,16 @@ use nix::{errno::Errno, fcntl::OFlag, libc, sys::stat};
 use crate::sys::errno_of;
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
+const BTRFS: &str = "btrfs";
 
 /// A mounted file system, held open.
 #[derive(Debug)]
 pub(super) struct Mounted {
     pub(super) point: PathBuf,
+    /// The block device, as mount(2) was given it.
+    pub(super) source: PathBuf,
+    /// Such as "ext4".
+    pub(super) kind: String,
     pub(super) file: File,
 }
 
@@ -36,32 +41,57 @@ struct Line {
     /// "MAJOR:MINOR": one per file system, however often it is mounted.
     device: String,
     point: PathBuf,
-    btrfs: bool,
+    source: PathBuf,
+    kind: String,
 }
 
-/// In the order of mounting. What lies hidden under another mount at every place is left out, as nothing can write to it by
-/// a path.
+/// Each once, at the first place where it is seen, in the order of mounting, and open for an ioctl. What lies hidden under
+/// another mount at every place is left out, as nothing can write to it by a path.
 pub(super) fn on_block_devices() -> Result<Vec<Mounted>, MountError> {
-    let text = fs::read(MOUNTINFO).map_err(|error| MountError {
+    each_once(&mountinfo()?, OFlag::O_NONBLOCK | OFlag::O_NOCTTY, Err)
+}
+
+/// The same, open for looking at them only (O_PATH). What this user cannot reach is left out.
+pub(super) fn reachable() -> Result<Vec<Mounted>, MountError> {
+    each_once(&mountinfo()?, OFlag::O_PATH, |_| Ok(()))
+}
+
+fn mountinfo() -> Result<Vec<u8>, MountError> {
+    fs::read(MOUNTINFO).map_err(|error| MountError {
         path: MOUNTINFO.into(),
         errno: errno_of(&error),
-    })?;
+    })
+}
+
+fn each_once(
+    text: &[u8],
+    flags: OFlag,
+    unopened: impl Fn(MountError) -> Result<(), MountError>,
+) -> Result<Vec<Mounted>, MountError> {
     let mut known: Vec<(String, Mounted)> = Vec::new();
     for line in text.split(|&byte| byte == b'\n').filter_map(parse) {
         if known.iter().any(|(device, _)| *device == line.device) {
             continue;
         }
-        if let Some(file) = open(&line)? {
-            let point = line.point;
-            known.push((line.device, Mounted { point, file }));
+        match open(&line, flags) {
+            Ok(Some(file)) => known.push((
+                line.device,
+                Mounted {
+                    point: line.point,
+                    source: line.source,
+                    kind: line.kind,
+                    file,
+                },
+            )),
+            Ok(None) => {}
+            Err(error) => unopened(error)?,
         }
     }
     Ok(known.into_iter().map(|(_, mounted)| mounted).collect())
 }
 
 /// `None`: another file system is at that path.
-fn open(line: &Line) -> Result<Option<File>, MountError> {
-    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+fn open(line: &Line, flags: OFlag) -> Result<Option<File>, MountError> {
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits())
@@ -87,7 +117,7 @@ fn open(line: &Line) -> Result<Option<File>, MountError> {
     }
     let (major, minor) = (stat::major(metadata.dev()), stat::minor(metadata.dev()));
     // Btrfs gives each of its subvolumes a number of its own.
-    let same = line.btrfs || line.device == format!("{major}:{minor}");
+    let same = line.kind == BTRFS || line.device == format!("{major}:{minor}");
     Ok(same.then_some(file))
 }
 
@@ -98,20 +128,23 @@ fn parse(line: &[u8]) -> Option<Line> {
     let point = fields.nth(1)?;
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let (kind, source) = (rest.next()?, rest.next()?);
-    let btrfs = kind == b"btrfs" && source.starts_with(b"/dev/");
-    // Major 0 is the kernel's for file systems without a device.
-    if device.starts_with("0:") && !btrfs {
+    let kind = String::from_utf8_lossy(kind).into_owned();
+    // Major 0 is the kernel's for file systems without a device; btrfs has several.
+    let is_on_devices = kind == BTRFS && source.starts_with(b"/dev/");
+    if device.starts_with("0:") && !is_on_devices {
         return None;
     }
+    let path = |field| PathBuf::from(OsString::from_vec(unescape(field)));
     Some(Line {
         device,
-        point: OsString::from_vec(unescape(point)).into(),
-        btrfs,
+        point: path(point),
+        source: path(source),
+        kind,
     })
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
-pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
+fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, after)) = rest.split_first() {
@@ -134,6 +167,44 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_system_is_one_disk_at_the_first_place_where_it_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        for name in ["first", "bound"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        // Another file system is at the first point, and nothing at the second.
+        let text = [
+            format!("1 0 98:0 / {} rw - ext4 /dev/a rw", at("first")),
+            format!("2 0 0:98 / {} rw - btrfs /dev/b rw", at("gone")),
+            format!("3 0 0:98 / {} rw - btrfs /dev/b rw", at("first")),
+            format!("4 0 0:98 /x {} rw - btrfs /dev/b rw", at("bound")),
+        ]
+        .join("\n");
+        for flags in [OFlag::O_NONBLOCK, OFlag::O_PATH] {
+            let found = each_once(text.as_bytes(), flags, Err).unwrap();
+            let [disk] = &found[..] else {
+                panic!("{found:?}");
+            };
+            assert_eq!(disk.point, folder.path().join("first"));
+            assert_eq!(disk.source.to_str(), Some("/dev/b"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_an_error_or_left_out_as_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let below = file.join("below").display().to_string();
+        let text = format!("1 0 98:0 / {below} rw - ext4 /dev/a rw");
+        let error = each_once(text.as_bytes(), OFlag::O_NONBLOCK, Err).unwrap_err();
+        assert_eq!(error.errno, Errno::ENOTDIR);
+        let left = each_once(text.as_bytes(), OFlag::O_PATH, |_| Ok(()));
+        assert!(left.unwrap().is_empty());
+    }
+
+    #[test]
     fn only_block_devices_count_and_names_are_as_they_are() {
         let ext4 = br"36 35 98:0 /mnt1 /mnt\040a\134b rw,noatime master:1 - ext4 /dev/root rw";
         assert_eq!(
@@ -141,11 +212,12 @@ mod tests {
             Some(Line {
                 device: "98:0".into(),
                 point: r"/mnt a\b".into(),
-                btrfs: false,
+                source: "/dev/root".into(),
+                kind: "ext4".into(),
             })
         );
         let btrfs = parse(b"1 2 0:30 / / rw - btrfs /dev/vda2 rw,subvol=/root").unwrap();
-        assert!(btrfs.btrfs);
+        assert_eq!(btrfs.kind, BTRFS);
         for other in [
             &b"22 27 0:21 / /proc rw,relatime - proc proc rw"[..],
             b"22 27 0:22 / /mnt rw - 9p /dev/share rw",
