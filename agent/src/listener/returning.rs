@@ -26,10 +26,12 @@ use nix::{
     },
     unistd::Pid,
 };
+use thiserror::Error;
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
+    time::timeout,
 };
 
 use super::{endpoint::accept_one, worker_socket::WorkerSocket};
@@ -44,6 +46,9 @@ const BACKLOG: i32 = 128;
 
 /// Strangers' sockets that may be closed at once. Where more take their time, those behind them wait, but no user's calls.
 const MAX_TURNED_AWAY: usize = 16;
+
+/// How long workers are awaited. They look for a listener twice a second: who has not come by then is stopped, or hangs.
+const RENDEZVOUS_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long a worker that comes back may take to say who it is.
 const RETURN_DEADLINE: Duration = Duration::from_secs(1);
@@ -138,6 +143,15 @@ fn start_time(pid: i32) -> Option<String> {
     fields.split(' ').nth(19).map(Into::into)
 }
 
+/// Workers that did not come back in time. Each goes on without a listener, and ends when it has nothing to do. It keeps its
+/// file: the next listener awaits it again.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("not back within {} s", RENDEZVOUS_DEADLINE.as_secs())]
+pub(super) struct NotBack {
+    /// Whose they are.
+    pub(super) users: Vec<String>,
+}
+
 /// The socket to which workers come back.
 #[derive(Debug)]
 pub(super) struct Rendezvous(AsyncFd<OwnedFd>);
@@ -160,7 +174,8 @@ impl Rendezvous {
         Ok(Self(watch(fd, Interest::READABLE)?))
     }
 
-    /// Takes back each of the former workers once, and closes whoever else connects. Ends when all are back.
+    /// Takes back each of the former workers once, and closes whoever else connects. Ends when all are back, or at the deadline,
+    /// with those that are still there.
     ///
     /// The peer is the former worker itself: its pid and, looked at after the kernel has told the pid, its start time. A process
     /// that got the pid of one that ended is a stranger.
@@ -168,13 +183,35 @@ impl Rendezvous {
         self,
         former: Vec<Former>,
         back: impl AsyncFn(Former, OwnedFd, u32),
-    ) {
+    ) -> Result<(), NotBack> {
         let mut former: HashMap<i32, Former> = former
             .into_iter()
             .map(|former| (former.pid, former))
             .collect();
+        let _ = timeout(RENDEZVOUS_DEADLINE, self.accept_all(&mut former, back)).await;
+        // Strangers may wait in its queue, with what is slow to close: see `WorkerSocket`.
+        let socket = self.0.into_inner();
+        spawn_blocking(move || drop(socket));
+        let away = former.into_values().filter(Former::is_alive);
+        let users: Vec<String> = away.map(|former| former.user).collect();
+        if users.is_empty() {
+            Ok(())
+        } else {
+            Err(NotBack { users })
+        }
+    }
+
+    async fn accept_all(
+        &self,
+        former: &mut HashMap<i32, Former>,
+        back: impl AsyncFn(Former, OwnedFd, u32),
+    ) {
         let turning_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
         while !former.is_empty() {
+            // Before it has a socket: the deadline must not close one here.
+            let Ok(place) = Arc::clone(&turning_away).acquire_owned().await else {
+                return;
+            };
             let accepted = self.0.async_io(Interest::READABLE, accept_one).await;
             let peer = accepted.and_then(|socket| {
                 let peer = getsockopt(&socket, PeerCredentials)?;
@@ -187,7 +224,7 @@ impl Rendezvous {
                     {
                         back(former, socket, peer.uid()).await;
                     } else {
-                        turn_away(socket, &turning_away).await;
+                        turn_away(socket, place);
                     }
                 }
                 Err(error) => {
@@ -200,9 +237,7 @@ impl Rendezvous {
 }
 
 /// Closes a stranger's socket where nobody waits for it: see [`WorkerSocket`] for what it may hold.
-async fn turn_away(socket: OwnedFd, places: &Arc<Semaphore>) {
-    // Never closed: without a place there is no next stranger.
-    let place = Arc::clone(places).acquire_owned().await;
+fn turn_away(socket: OwnedFd, place: OwnedSemaphorePermit) {
     spawn_blocking(move || {
         drop(socket);
         drop(place);
@@ -225,7 +260,7 @@ pub(super) struct Returned {
 pub(super) async fn welcome(former: Former, socket: OwnedFd, uid: u32) -> Option<Returned> {
     let control = WorkerSocket::of_a_peer(socket).ok()?;
     let pidfd = open_pidfd(Pid::from_raw(former.pid)).ok()?;
-    let said = tokio::time::timeout(RETURN_DEADLINE, control.receive(MAX_MESSAGE)).await;
+    let said = timeout(RETURN_DEADLINE, control.receive(MAX_MESSAGE)).await;
     let Ok(Ok(Report::Back { account, services })) = said else {
         tracing::warn!(user = former.user, "a worker came back without a word");
         return None;
@@ -249,6 +284,8 @@ pub(super) async fn welcome(former: Former, socket: OwnedFd, uid: u32) -> Option
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::{Signal, kill};
+
     use super::*;
 
     #[test]
@@ -264,5 +301,46 @@ mod tests {
         fs::write(roster.file(pid), "1 alice\n").unwrap();
         assert_eq!(roster.former(), []);
         assert!(!roster.file(pid).exists());
+    }
+
+    fn former(child: &std::process::Child, user: &str) -> Former {
+        let pid = child.id().cast_signed();
+        Former {
+            pid,
+            start: start_time(pid).unwrap(),
+            user: user.into(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_is_stopped_does_not_keep_the_rendezvous() {
+        let sleep = || {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("100").spawn().unwrap()
+        };
+        let (mut stopped, mut ended) = (sleep(), sleep());
+        let of_the_stopped = former(&stopped, "alice");
+        kill(Pid::from_raw(of_the_stopped.pid), Signal::SIGSTOP).unwrap();
+        let of_the_ended = former(&ended, "bob");
+        ended.kill().unwrap();
+        ended.wait().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        for (former, expected) in [
+            (
+                vec![of_the_stopped, of_the_ended.clone()],
+                Err(NotBack {
+                    users: vec!["alice".into()],
+                }),
+            ),
+            (vec![of_the_ended], Ok(())),
+        ] {
+            let rendezvous = Rendezvous::listen(directory.path()).unwrap();
+            let begun = tokio::time::Instant::now();
+            let back = async |_: Former, _: OwnedFd, _: u32| panic!("nobody came");
+            assert_eq!(rendezvous.take_back(former, back).await, expected);
+            assert!(begun.elapsed() >= RENDEZVOUS_DEADLINE);
+        }
+        stopped.kill().unwrap();
+        stopped.wait().unwrap();
     }
 }

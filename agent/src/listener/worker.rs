@@ -36,6 +36,8 @@ pub(super) struct Worker {
     pub(super) waiting: Option<Vec<Placement>>,
     /// Sockets that were handed over.
     pub(super) handed: u64,
+    /// It was told to end, and need not be told again, however often it says that it is idle.
+    pub(super) is_retired: bool,
 }
 
 impl Worker {

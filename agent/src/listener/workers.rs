@@ -164,16 +164,19 @@ impl Table {
         self.expected = users.map(|user| (user, Vec::new())).collect();
         tracing::info!(workers = former.len(), "workers of a former listener");
         let events = self.events.clone();
-        tokio::spawn(
-            rendezvous.take_back(former, async move |former, socket, uid| {
+        tokio::spawn(async move {
+            let taken = rendezvous.take_back(former, async move |former, socket, uid| {
                 let events = events.clone();
                 tokio::spawn(async move {
                     if let Some(returned) = welcome(former, socket, uid).await {
                         let _ = events.send(Event::Back(returned)).await;
                     }
                 });
-            }),
-        );
+            });
+            if let Err(error) = taken.await {
+                tracing::warn!(users = ?error.users, %error, "workers of a former listener stay away");
+            }
+        });
         let events = self.events.clone();
         tokio::spawn(async move {
             tokio::time::sleep(RETURN_GRACE).await;
@@ -194,6 +197,7 @@ impl Table {
             control: returned.control,
             waiting: None,
             handed: 0,
+            is_retired: false,
         };
         let id = self.register(worker, None);
         if is_current {
@@ -263,6 +267,7 @@ impl Table {
             control: started.control,
             waiting: Some(Vec::new()),
             handed: 0,
+            is_retired: false,
         };
         let id = self.register(worker, Some(started.child));
         self.current.insert(account.name.clone(), id);
@@ -319,7 +324,8 @@ impl Table {
                 self.dismiss(id, &text);
             }
             Report::Idle { served } => {
-                if worker.waiting.is_none() && served == worker.handed {
+                if worker.waiting.is_none() && served == worker.handed && !worker.is_retired {
+                    worker.is_retired = true;
                     self.retire(id);
                 }
             }
@@ -448,5 +454,75 @@ impl Table {
         if let Some(keeper) = self.keeper.clone().filter(|_| is_last) {
             tokio::spawn(async move { keeper.release_all(uid).await });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::{
+        sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
+        unistd::Pid,
+    };
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::{control::Services, listener::worker_socket::WorkerSocket, sys::child::open_pidfd};
+
+    fn table() -> Table {
+        let (events, _) = mpsc::channel(EVENT_QUEUE);
+        Table {
+            settings: WorkerSettings {
+                services: Services::default(),
+                idle_timeout: Duration::from_secs(60),
+                runtime_directory: "/nowhere".into(),
+                open_files: 1024,
+            },
+            events,
+            roster: None,
+            keeper: None,
+            sessions: Sessions::new(true),
+            current: HashMap::new(),
+            workers: HashMap::new(),
+            expected: HashMap::new(),
+            last: 0,
+            looking_again: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_told_once_to_end_however_often_it_is_idle() {
+        let mut process = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
+        let pid = process.id().cast_signed();
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (ours, workers) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        let worker = Worker {
+            account: Accounts::parse(b"alice:x:1000:1000::/:/bin/sh\n", b"")
+                .find("alice")
+                .unwrap(),
+            pid,
+            pidfd: Arc::new(open_pidfd(Pid::from_raw(pid)).unwrap()),
+            control: Arc::new(WorkerSocket::new(ours).unwrap()),
+            waiting: None,
+            handed: 3,
+            is_retired: false,
+        };
+        let mut table = table();
+        table.current.insert("alice".into(), 1);
+        table.workers.insert(1, worker);
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        table.heard(1, Report::Idle { served: 2 });
+        assert_eq!((tasks(), table.current.len()), (before, 1));
+        for _ in 0..100 {
+            table.heard(1, Report::Idle { served: 3 });
+        }
+        assert_eq!((tasks(), table.current.len()), (before + 1, 0));
+        drop(workers);
+        process.kill().unwrap();
+        process.wait().unwrap();
     }
 }
