@@ -65,9 +65,6 @@ fn listen(options: Listening) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    if let Err(errno) = sys::memory::hold() {
-        tracing::warn!(%errno, "cannot keep the listener in memory: it is slow when memory is short");
-    }
     let open_files = sys::open_files::raise_limit();
     let open_files = open_files.context("cannot raise the limit of open files")?;
     let config = Config::load(options, open_files)?;

@@ -33,7 +33,7 @@ pub(crate) use endpoint::ListenAddress;
 pub(crate) use secrets::Secrets;
 pub(crate) use starting::WorkerSettings;
 
-use crate::config::Config;
+use crate::{config::Config, sys::memory};
 use connections::Connections;
 use endpoint::Endpoint;
 use workers::Workers;
@@ -52,7 +52,19 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         tracing::info!(?address, "listening");
         tokio::spawn(accept_all(endpoint, connections.clone()));
     }
+    settle();
     terminated().await.context("cannot wait for signals")
+}
+
+/// What the start alone needed goes, and what is used from now on stays.
+fn settle() {
+    memory::give_back();
+    if let Err(errno) = memory::let_go_of_program() {
+        tracing::info!(%errno, "the listener keeps what only its start needed");
+    }
+    if let Err(errno) = memory::hold() {
+        tracing::warn!(%errno, "cannot keep the listener in memory: it is slow when memory is short");
+    }
 }
 
 async fn accept_all(endpoint: Endpoint, connections: Connections) {

@@ -3,7 +3,10 @@
 
 use nix::{
     errno::Errno,
-    libc::{MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT, mlock2, mlockall},
+    libc::{
+        MADV_DONTNEED, MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT, madvise, mlock2,
+        mlockall,
+    },
 };
 
 /// The stack of a thread for a blocking call. Less than 2 MiB, which where transparent huge pages are on would be one
@@ -41,6 +44,31 @@ pub(crate) fn give_back() {
     };
 }
 
+/// Lets go of the program's code and constants (`MADV_DONTNEED` of madvise(2)): what is used again comes back at its next use, from
+/// the kernel's cache of the file. What the start alone needed does not, nor what the kernel put beside it: a fault brings
+/// 64 KiB where they are cached, so that a start takes most of the program. To be called before [`hold`].
+///
+/// Measured with a listener that had started three workers: 3.2 MiB resident before this, 2.6 MiB after it.
+pub(crate) fn let_go_of_program() -> Result<(), Errno> {
+    let (start, length) = unwritable();
+    // SAFETY: mapped from the program's file, and never written to: the kernel reads the same bytes again.
+    let result = unsafe { madvise(start.cast_mut().cast(), length, MADV_DONTNEED) };
+    Errno::result(result).map(drop)
+}
+
+/// Where the program begins, and how many whole pages of it end before the end of its code. What is written to comes after that:
+/// so do linkers lay a program out.
+fn unwritable() -> (*const u8, usize) {
+    unsafe extern "C" {
+        /// Where the linker puts the program's first byte, and what follows its code (ld(1), end(3)).
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    const PAGE: usize = 4096;
+    let (start, end) = (&raw const __executable_start, &raw const etext);
+    (start, (end.addr() - start.addr()) / PAGE * PAGE)
+}
+
 /// Keeps all that this process uses in memory, now and later, from its first use on (mlockall(2)). Where nothing else is left
 /// to take, the kernel drops the pages of programs, and reads them from the disk again at each step: an agent so treated
 /// answers in minutes.
@@ -67,4 +95,48 @@ pub(crate) fn hold_program() -> Result<(), Errno> {
     // SAFETY: the program's own pages, and nothing but where they are changes.
     let result = unsafe { mlock2(start.cast(), length, MLOCK_ONFAULT) };
     Errno::result(result).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the mappings that lie within the program's code and constants, in KiB, and that they are not writable.
+    fn resident() -> u64 {
+        let (start, length) = unwritable();
+        let program = start.addr()..start.addr() + length;
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let (mut is_ours, mut sum) = (false, 0);
+        for line in smaps.lines() {
+            let mut words = line.split_whitespace();
+            let (first, second) = (words.next().unwrap(), words.next().unwrap_or_default());
+            if let Some((from, _)) = first.split_once('-') {
+                let from = usize::from_str_radix(from, 16).unwrap();
+                is_ours = program.contains(&from);
+                assert!(!is_ours || !second.contains('w'), "{line}");
+            } else if is_ours && first == "Rss:" {
+                sum += second.parse::<u64>().unwrap();
+            }
+        }
+        sum
+    }
+
+    #[test]
+    fn what_is_let_go_of_is_not_resident_and_comes_back() {
+        let (start, length) = unwritable();
+        let sum = || {
+            (0..length).step_by(512).fold(0u64, |sum, at| {
+                let place = start.wrapping_add(at);
+                // SAFETY: within the program, whose pages are all readable.
+                sum + u64::from(unsafe { place.read_volatile() })
+            })
+        };
+        let before = sum();
+        let all = resident();
+        assert!(all * 1024 >= length as u64);
+        let_go_of_program().unwrap();
+        let rest = resident();
+        assert!(rest < all / 2, "{rest} KiB of {all}");
+        assert_eq!(sum(), before);
+    }
 }
