@@ -52,6 +52,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         tracing::info!(?address, "listening");
         tokio::spawn(accept_all(endpoint, connections.clone()));
     }
+    // The tasks' first steps are of the start too.
+    tokio::task::yield_now().await;
     settle();
     terminated().await.context("cannot wait for signals")
 }
