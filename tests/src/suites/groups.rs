@@ -153,12 +153,17 @@ async fn groups_go_with_their_programs(target: &Target) -> Outcome {
         ensure!(child.wait().await?.signal == Some(9));
     }
     let root = target.user("root");
-    eventually("the groups are gone", DEADLINE, || async {
-        let count = "ls /sys/fs/cgroup/guestline | grep -c ^u1000-";
-        Ok(shell(&root, count).await?.1.trim() == "0")
+    let gone = eventually("the groups are gone", DEADLINE, || async {
+        Ok(shell(&root, GROUPS_OF_ALICE).await?.1.is_empty())
     })
-    .await
+    .await;
+    let left = shell(&root, GROUPS_OF_ALICE).await?.1;
+    gone.with_context(|| format!("there are still {left}"))
 }
+
+/// Each with the programs that live in it.
+const GROUPS_OF_ALICE: &str = r"cd /sys/fs/cgroup/guestline && for group in u1000-*; do [ ! -d $group ] || {
+    echo $group: $(for pid in $(cat $group/cgroup.procs); do tr '\0' ' ' < /proc/$pid/cmdline; done); }; done";
 
 async fn processor_time_is_limited(target: &Target) -> Outcome {
     let alice = target.user("alice");

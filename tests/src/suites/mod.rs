@@ -31,6 +31,7 @@ pub mod power;
 pub mod proc;
 pub mod processes;
 pub mod races;
+pub mod resident;
 pub mod restart;
 pub mod secret;
 pub mod secret_changes;
@@ -59,6 +60,7 @@ pub fn of(target: &str) -> Vec<&'static [crate::runner::Case]> {
     let mut cases = everywhere();
     let is_machine = target != "local";
     if is_machine {
+        cases.push(resident::CASES);
         cases.push(machine::CASES);
         cases.push(groups::CASES);
         cases.push(pausing::CASES);

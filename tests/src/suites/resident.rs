@@ -1,0 +1,35 @@
+//! What the agent takes of a guest's memory when nobody asks for anything: every VM pays it all day.
+
+use anyhow::{Context, ensure};
+use guestline_client::Vm;
+
+use super::{
+    isolation::{field, listener_of},
+    large::fresh,
+    restart::kill_listener,
+};
+use crate::{cases, runner::Outcome, target::Target};
+
+cases![a_new_listener_and_an_idle_worker_take_little: [12]];
+
+/// In KiB, the program's own pages among them: what they take, and a little more.
+const LISTENER: u64 = 3200;
+const WORKER: u64 = 5 << 10;
+
+async fn a_new_listener_and_an_idle_worker_take_little(target: &Target) -> Outcome {
+    kill_listener(target).await?;
+    fresh(target).await?;
+    let root = target.user("root");
+    let listener = resident(&root, &listener_of(&root).await?).await?;
+    ensure!(listener <= LISTENER, "the listener has {listener} KiB");
+    let worker = resident(&target.user("bob"), "self").await?;
+    ensure!(worker <= WORKER, "the worker has {worker} KiB");
+    Ok(())
+}
+
+/// VmRSS of proc_pid_status(5).
+async fn resident(vm: &Vm, process: &str) -> anyhow::Result<u64> {
+    let status = vm.files().read(format!("/proc/{process}/status")).await?;
+    let value = field(&String::from_utf8(status)?, "VmRSS:")?;
+    value.trim_end_matches(" kB").parse().context("no number")
+}
