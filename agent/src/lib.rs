@@ -73,7 +73,9 @@ fn listen(options: Listening) -> anyhow::Result<()> {
         .thread_stack_size(sys::memory::THREAD_STACK)
         .enable_all()
         .build();
-    runtime
-        .context("cannot start the runtime")?
-        .block_on(listener::run(config))
+    let runtime = runtime.context("cannot start the runtime")?;
+    let ended = runtime.block_on(listener::run(config));
+    // A thread may still close a descriptor of a user's, who says when that ends; nobody waits for it.
+    runtime.shutdown_background();
+    ended
 }
