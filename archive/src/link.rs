@@ -12,7 +12,7 @@ use nix::{
         stat::{Mode, SFlag, UtimensatFlags, fstat, utimensat},
         time::TimeSpec,
     },
-    unistd::{Gid, Uid, fchownat},
+    unistd::{Gid, Uid, fchownat, geteuid},
 };
 use rustix::fs::{Timespec, Timestamps};
 
@@ -25,12 +25,14 @@ pub struct HeldLink<'a> {
 }
 
 impl<'a> HeldLink<'a> {
-    /// `None` where the name is no link's.
+    /// `None` where the name is not that of a link which this process has just made: it has our user, and no other name.
     pub fn open(directory: &'a OwnedFd, name: &'a OsStr) -> Result<Option<Self>, Errno> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let link = openat(directory, name, flags, Mode::empty())?;
-        let kind = SFlag::from_bits_truncate(fstat(&link)?.st_mode) & SFlag::S_IFMT;
-        Ok((kind == SFlag::S_IFLNK).then_some(Self {
+        let status = fstat(&link)?;
+        let kind = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT;
+        let is_ours = status.st_uid == geteuid().as_raw() && status.st_nlink == 1;
+        Ok((kind == SFlag::S_IFLNK && is_ours).then_some(Self {
             link,
             directory,
             name,
@@ -87,7 +89,7 @@ mod tests {
         let time = TimeSpec::new(1000, 5);
         link.set_times(time, time).unwrap();
         // Root alone may give something away.
-        let uid = nix::unistd::geteuid();
+        let uid = geteuid();
         let other = if uid.is_root() { 4711 } else { uid.as_raw() };
         link.set_owner(Some(Uid::from_raw(other)), None).unwrap();
 
@@ -99,7 +101,13 @@ mod tests {
             (after.mtime(), after.mtime_nsec(), after.uid()),
             (before.mtime(), before.mtime_nsec(), before.uid())
         );
-        let file = HeldLink::open(&directory, OsStr::new("link"));
-        assert!(file.unwrap().is_none());
+        // Nor does what is no link, or is another's, or goes by another name too.
+        symlink("nowhere", at("one")).unwrap();
+        fs::hard_link(at("one"), at("two")).unwrap();
+        let others = if uid.is_root() { "moved" } else { "two" };
+        for name in ["link", "one", others] {
+            let held = HeldLink::open(&directory, OsStr::new(name));
+            assert!(held.unwrap().is_none(), "{name}");
+        }
     }
 }
