@@ -102,7 +102,8 @@ async fn set_up(app: &App, vm: &Vm, plan: &Plan) -> Result<(), ApiError> {
     if plan.needs_no_guest() {
         return Ok(());
     }
-    let guest = app.machines.root_of(vm).await?;
+    let root = app.machines.root_of(vm).await?;
+    let guest = root.vm();
     let system = guest.system();
     for group in &plan.groups {
         let new = CreateGroup {

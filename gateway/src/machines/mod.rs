@@ -129,9 +129,15 @@ impl Machines {
     }
 
     /// A machine's guest as root, for the gateway's own work in it: setting up a machine that nobody has yet.
-    pub(crate) async fn root_of(&self, vm: &Vm) -> Result<Guest, MachineFailure> {
+    pub(crate) async fn root_of(&self, vm: &Vm) -> Result<AwakeGuest, MachineFailure> {
+        // Setting up may take longer than the machine may be idle.
+        let in_use = self.uses.begin(&vm.id);
         let endpoint = self.awake(vm).await?;
-        guests::connection(vm, &endpoint, &Username::root())
+        Ok(AwakeGuest {
+            guest: guests::connection(vm, &endpoint, &Username::root())?,
+            workdir: None,
+            _use: in_use,
+        })
     }
 
     /// A machine of an orchestrator. Nothing is asked of it.
