@@ -154,10 +154,10 @@ async fn groups_go_with_their_programs(target: &Target) -> Outcome {
     }
     let root = target.user("root");
     let gone = eventually("the groups are gone", DEADLINE, || async {
-        Ok(shell(&root, GROUPS_OF_ALICE).await?.1.is_empty())
+        Ok(shell(&root, GROUPS_OF_ALICE).await? == (true, String::new()))
     })
     .await;
-    let left = shell(&root, GROUPS_OF_ALICE).await?.1;
+    let (_, left) = shell(&root, GROUPS_OF_ALICE).await?;
     gone.with_context(|| format!("there are still {left}"))
 }
 

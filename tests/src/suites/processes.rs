@@ -134,10 +134,10 @@ async fn a_background_child_does_not_hold_the_exit(target: &Target) -> Outcome {
     Ok(())
 }
 
-/// Of the largest of several windows, so that what else this machine does in one of them does not count.
 /// Of measuring a speed beside another, on a host whose own changes meanwhile: what is held up by a defect is held up each time.
 const ATTEMPTS: u32 = 12;
 
+/// Of the largest of several windows, so that what else this machine does in one of them does not count.
 async fn a_reader_that_stalls_stalls_only_its_own_program(target: &Target) -> Outcome {
     let bob = fresh(target).await?;
     for attempt in 1.. {
