@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use guestline_archive::umask;
 use guestline_client::{Error, FileType, Files, OutsideLinks, PullOptions, Pulled, PushOptions};
 
 use super::{expect_errno, refusal, shell};
@@ -65,7 +66,9 @@ fn make_tree(root: &Path, folders: u32) -> anyhow::Result<()> {
         for file in 0..100 {
             let path = folder.join(format!("file-{file}"));
             fs::write(&path, "x".repeat(file * 13))?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o400 + file as u32))?;
+            // What comes back here has no bit of our umask.
+            let mode = (0o400 + file as u32) & !umask();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
         }
         fs::hard_link(folder.join("file-5"), folder.join("same"))?;
         symlink("../below/file-1", folder.join("link"))?;
