@@ -4,7 +4,11 @@ use std::{io, os::fd::OwnedFd, time::Duration};
 
 use nix::errno::Errno;
 use tokio::{
-    sync::{mpsc, oneshot},
+    runtime::Handle,
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::{Instant, sleep},
 };
 
@@ -211,9 +215,44 @@ fn kill_all(members: impl Fn() -> Vec<i32>) {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Owner::Listener { name, wishes } = &mut self.owner {
-            // A wish that finds no room is made up for when the worker ends.
-            let _ = wishes.0.try_send(Wish::Release(std::mem::take(name)));
+        let Owner::Listener { name, wishes } = &mut self.owner else {
+            return;
+        };
+        let wish = Wish::Release(std::mem::take(name));
+        // When many programs end at once there is no room for all of their wishes; each waits for some. No runtime, no worker.
+        if let Err(TrySendError::Full(wish)) = wishes.0.try_send(wish)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let wishes = wishes.0.clone();
+            runtime.spawn(async move { wishes.send(wish).await });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_group_is_released_however_many_end_at_once() {
+        let (sender, mut wishes) = mpsc::channel(1);
+        let names = ["u1-p1", "u1-p2", "u1-p3"];
+        let groups = names.map(|name| Group {
+            files: cgroup::Group::named(name).unwrap(),
+            owner: Owner::Listener {
+                name: name.into(),
+                wishes: Wishes(sender.clone()),
+            },
+        });
+        drop(groups);
+        let mut released = Vec::new();
+        for _ in names {
+            match wishes.recv().await {
+                Some(Wish::Release(name)) => released.push(name),
+                other => panic!("{other:?}"),
+            }
+        }
+        released.sort();
+        assert_eq!(released, names);
     }
 }
