@@ -146,6 +146,7 @@ async fn a_reader_that_stalls_stalls_only_its_own_program(target: &Target) -> Ou
         for _ in 0..4 {
             stalled.push(bob.command("yes").spawn().await?);
         }
+        have_stalled(target).await?;
         let beside = most_moved(&bob).await?;
         drop(stalled);
         if beside * 10 >= alone * 9 {
@@ -157,6 +158,21 @@ async fn a_reader_that_stalls_stalls_only_its_own_program(target: &Target) -> Ou
         );
     }
     stays_small(&bob).await
+}
+
+/// Waits until no `yes` writes any more: until then they have their share.
+async fn have_stalled(target: &Target) -> Outcome {
+    let root = target.user("root");
+    let written = async || {
+        let line = "for pid in $(pidof yes); do grep ^wchar /proc/$pid/io; done";
+        Ok::<_, anyhow::Error>(shell(&root, line).await?.1)
+    };
+    eventually("nobody writes", Duration::from_secs(60), async || {
+        let before = written().await?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Ok(before.lines().count() >= 4 && written().await? == before)
+    })
+    .await
 }
 
 /// How much of an endless output arrives in half a second, at the best of four times.
