@@ -190,7 +190,10 @@ async fn service_log(system: &System, service: &str) -> Result<String, GuestErro
     };
     let mut lines = system.service_logs(service, options).await?;
     let mut log = String::new();
-    while let Some(line) = lines.next().await? {
+    for _ in 0..DIAGNOSTIC_LINES {
+        let Some(line) = lines.next().await? else {
+            break;
+        };
         log.push_str(&String::from_utf8_lossy(&line.text));
         log.push('\n');
     }

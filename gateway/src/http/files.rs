@@ -34,6 +34,9 @@ use crate::{audit::Operation, machines::AwakeGuest, sessions::Verb};
 /// Entries in one listing: some MiB of JSON. The streaming interfaces of the client have no such bound.
 const MAX_ENTRIES: usize = 50_000;
 
+/// Of their names together, which a guest may make as long as it likes.
+const MAX_NAMES: usize = 16 << 20;
+
 /// Of the JSON around a file's content.
 const JSON_OVERHEAD: usize = 4096;
 
@@ -160,7 +163,9 @@ impl ListError {
             Self::Guest(error) => file_error(error, path),
             Self::TooLong => ApiError::new(
                 Code::FilesBadRequest,
-                format!("the directory has more than {MAX_ENTRIES} entries"),
+                format!(
+                    "the directory has more than {MAX_ENTRIES} entries, or {MAX_NAMES} bytes of names"
+                ),
             ),
         }
     }
@@ -172,9 +177,10 @@ async fn list(guest: &Vm, path: &Path) -> Result<Listing, ListError> {
         .list(path, 1)
         .await
         .map_err(ListError::Guest)?;
-    let mut files = Vec::new();
+    let (mut files, mut names) = (Vec::new(), 0);
     while let Some(entry) = stream.next().await.map_err(ListError::Guest)? {
-        if files.len() == MAX_ENTRIES {
+        names += entry.name().as_os_str().len();
+        if files.len() == MAX_ENTRIES || names > MAX_NAMES {
             return Err(ListError::TooLong);
         }
         let directory = match entry.file_type {

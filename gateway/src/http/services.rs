@@ -25,6 +25,9 @@ pub(super) use unit::ServiceSpec;
 
 /// Lines of a log in one answer.
 const MAX_LINES: u32 = 10_000;
+
+/// Of all lines of one answer: they are held in memory, and come from a guest.
+const MAX_LOG_BYTES: usize = 8 << 20;
 const LINES: u32 = 100;
 
 /// Services in one request.
@@ -279,16 +282,28 @@ async fn logs(
         .as_deref()
         .map(humantime::parse_rfc3339_weak)
         .transpose();
+    let most = query.lines.unwrap_or(LINES).min(MAX_LINES);
     let options = LogOptions {
-        lines: Some(query.lines.unwrap_or(LINES).min(MAX_LINES)),
+        lines: Some(most),
         since: since.map_err(|_| wrong())?,
         follow: false,
     };
     let guest = app.guest(&permitted).await?;
     let stream = system(&guest).service_logs(&service, options).await;
     let mut stream = stream.map_err(service_error)?;
-    let mut logs = Vec::new();
-    while let Some(line) = stream.next().await.map_err(service_error)? {
+    let (mut logs, mut bytes) = (Vec::new(), 0);
+    // It is the guest who says where they end.
+    while logs.len() < most as usize {
+        let Some(line) = stream.next().await.map_err(service_error)? else {
+            break;
+        };
+        bytes += line.text.len();
+        if bytes > MAX_LOG_BYTES {
+            return Err(ApiError::new(
+                Code::InvalidParameters,
+                format!("the lines have more than {MAX_LOG_BYTES} bytes: ask for fewer"),
+            ));
+        }
         logs.push(Line {
             message: String::from_utf8_lossy(&line.text).into_owned(),
             timestamp: timestamp(line.time),

@@ -233,6 +233,10 @@ impl Embedded {
         else {
             return Err(MachineFailure::NoMachines);
         };
+        // Its disk may be gone already, and the next gateway would delete what ran without it.
+        if self.deletion(id).exists() {
+            return Err(MachineFailure::Deleted(id.clone()));
+        }
         self.stop(id).await;
         let spec = MachineSpec {
             name: id.to_string(),
@@ -279,6 +283,8 @@ impl Embedded {
         };
         removed.await.map_err(|error| {
             tracing::warn!(vm = %id, %error, "a VM's disk could not be removed");
+            // It has its disk, and is not deleted.
+            self.deleted(id);
             MachineFailure::Disk
         })
     }

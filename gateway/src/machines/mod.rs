@@ -169,16 +169,23 @@ impl Machines {
 
     /// Powers the machine off. What it had in memory is gone.
     pub(crate) async fn stop(&self, vm: &Vm) -> Result<(), MachineFailure> {
-        self.put_to_sleep(vm, VmState::Stopped).await
+        let (this, vm) = (self.clone(), vm.clone());
+        whole(async move { this.put_to_sleep(&vm, VmState::Stopped).await }).await
     }
 
     /// Puts the machine to sleep with its memory.
     pub(crate) async fn suspend(&self, vm: &Vm) -> Result<(), MachineFailure> {
-        self.put_to_sleep(vm, VmState::Suspended).await
+        let (this, vm) = (self.clone(), vm.clone());
+        whole(async move { this.put_to_sleep(&vm, VmState::Suspended).await }).await
     }
 
     /// Ends and forgets a machine, in whatever state. After a failure it is as it was.
     pub(crate) async fn delete(&self, vm: &Vm) -> Result<(), MachineFailure> {
+        let (this, vm) = (self.clone(), vm.clone());
+        whole(async move { this.delete_claimed(&vm).await }).await
+    }
+
+    async fn delete_claimed(&self, vm: &Vm) -> Result<(), MachineFailure> {
         let gone = || MachineFailure::Deleted(vm.id.clone());
         // Claimed first, so that nobody wakes it meanwhile. Whoever is at it loses it.
         let (before, claimed) = loop {
@@ -431,4 +438,11 @@ async fn agent_answers(endpoint: &Endpoint) -> bool {
         Err(GuestError::Lost(_)) => false,
         Ok(_) | Err(_) => true,
     }
+}
+/// To its end, though whoever asked for it goes away: half a change of a machine's state is none.
+async fn whole(
+    change: impl Future<Output = Result<(), MachineFailure>> + Send + 'static,
+) -> Result<(), MachineFailure> {
+    let done = tokio::spawn(change).await;
+    done.unwrap_or_else(|_| Err(MachineFailure::Start("the change was interrupted".into())))
 }

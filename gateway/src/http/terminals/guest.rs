@@ -7,11 +7,14 @@ use guestline_client::{
 };
 use tokio::time::timeout;
 
-use super::LABEL;
+use super::{KEPT, LABEL};
 use crate::http::error::{ApiError, Code};
 
 /// How long input may wait for a program that does not read.
 const INPUT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Twice what a terminal keeps, in bytes.
+const MAX_READ: usize = 2 * KEPT as usize;
 
 const SIGKILL: i32 = 9;
 
@@ -157,13 +160,13 @@ pub(super) struct Kept {
     pub(super) is_cut: bool,
 }
 
-/// Up to that offset, or its exit.
+/// Up to that offset, or its exit. A guest says what the offset is, and has not more to give than it was to keep.
 pub(super) async fn read(mut attached: Attached, end: u64) -> Result<Kept, ApiError> {
     let mut kept = Kept {
         bytes: Vec::new(),
         is_cut: false,
     };
-    while attached.reached().stdout.unwrap_or_default() < end {
+    while attached.reached().stdout.unwrap_or_default() < end && kept.bytes.len() < MAX_READ {
         match attached.event().await? {
             AttachEvent::Stdout(data) => {
                 let start = attached.reached().stdout.unwrap_or_default() - data.len() as u64;
