@@ -155,6 +155,7 @@ test("every code of the gateway's is a class of the SDK's, but for what the SDK 
     "TERMINAL_ALREADY_EXISTS",
     "TERMINAL_EXITED",
     "TERMINAL_NOT_FOUND",
+    "TERMINAL_NOT_READING",
     "UNIMPLEMENTED",
   ]);
 });
