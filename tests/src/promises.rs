@@ -226,7 +226,7 @@ const UNIT_TESTS: &[(&str, &[u8])] = &[
         &[30],
     ),
     (
-        "control::tests::junk_and_an_end_are_errors_not_panics",
+        "listener::worker_socket::tests::junk_and_an_end_are_errors_not_panics",
         &[30],
     ),
     (
