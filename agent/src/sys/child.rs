@@ -46,7 +46,7 @@ pub(crate) fn open_pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
 }
 
 /// pidfd_send_signal(2), Linux 5.1: to that very process, even if its number has gone to another.
-pub(crate) fn signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<(), Errno> {
     // SAFETY: plain numbers, and no siginfo_t.
     let done = unsafe {
         libc::syscall(
@@ -58,6 +58,11 @@ pub(crate) fn signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
         )
     };
     Errno::result(done).map(drop)
+}
+
+/// The same with SIGKILL: to the very process that the descriptor was opened for, or to nobody.
+pub(crate) fn kill_process(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    signal(pidfd, Signal::SIGKILL)
 }
 
 /// How the child ended and what it used, `None` while it runs. It stays a zombie, so that its pid and its group's
@@ -140,22 +145,6 @@ pub(crate) fn available(pipe: BorrowedFd<'_>) -> Result<usize, Errno> {
     // SAFETY: FIONREAD writes one int, which is alive.
     Errno::result(unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &mut bytes) })?;
     Ok(usize::try_from(bytes).unwrap_or(0))
-}
-
-/// SIGKILL by pidfd_send_signal(2), Linux 5.1: to the very process that the descriptor was opened for, or to nobody.
-pub(crate) fn kill_process(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
-    let info = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: plain numbers; a null pointer asks for what kill(2) would send.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            libc::SIGKILL,
-            info,
-            0,
-        )
-    };
-    Errno::result(done).map(drop)
 }
 
 /// kill(2) with any number, real-time signals too, which `nix` has no names for. A negative pid is a group.

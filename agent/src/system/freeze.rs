@@ -224,7 +224,7 @@ fn dismiss(lock: &File) -> Result<bool, Errno> {
     if holder(lock)? != Some(pid) {
         return Ok(false);
     }
-    child::signal(&freezer, Signal::SIGTERM)?;
+    child::signal(freezer.as_fd(), Signal::SIGTERM)?;
     // One that the kernel holds in a FIFREEZE thaws when it is let go.
     let mut watched = [PollFd::new(freezer.as_fd(), PollFlags::POLLIN)];
     while poll(&mut watched, PollTimeout::from(DISMISSAL)) == Err(Errno::EINTR) {}
