@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use guestline_client::{Event, SignalTarget, Vm};
+use guestline_client::{Child, Event, SignalTarget, Vm};
 
 use super::shell;
 use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
@@ -45,17 +45,23 @@ async fn all_gone(vm: &Vm, group: &str) -> Outcome {
     .await
 }
 
-async fn daemons_die_with_a_run_that_is_cancelled(target: &Target) -> Outcome {
-    let (alice, root) = (target.user("alice"), target.user("root"));
+/// A program with its daemon, and their group.
+async fn with_a_daemon(alice: &Vm, root: &Vm) -> anyhow::Result<(Child, String)> {
     let mut child = alice.shell(DAEMON).spawn().await?;
     let Event::Stdout(said) = child.event().await? else {
         anyhow::bail!("it says its group first");
     };
     let group = group_of(std::str::from_utf8(&said)?)?;
     eventually("the daemon is there", DEADLINE, || async {
-        Ok(members(&root, &group).await? >= 3)
+        Ok(members(root, &group).await? >= 3)
     })
     .await?;
+    Ok((child, group))
+}
+
+async fn daemons_die_with_a_run_that_is_cancelled(target: &Target) -> Outcome {
+    let (alice, root) = (target.user("alice"), target.user("root"));
+    let (child, group) = with_a_daemon(&alice, &root).await?;
     drop(child);
     all_gone(&root, &group).await
 }
@@ -103,15 +109,7 @@ async fn an_out_of_memory_kill_is_told(target: &Target) -> Outcome {
 async fn a_signal_to_all_reaches_daemons(target: &Target) -> Outcome {
     let (alice, root) = (target.user("alice"), target.user("root"));
     for signal in [15, 9] {
-        let mut child = alice.shell(DAEMON).spawn().await?;
-        let Event::Stdout(said) = child.event().await? else {
-            anyhow::bail!("it says its group first");
-        };
-        let group = group_of(std::str::from_utf8(&said)?)?;
-        eventually("the daemon is there", DEADLINE, || async {
-            Ok(members(&root, &group).await? >= 3)
-        })
-        .await?;
+        let (child, group) = with_a_daemon(&alice, &root).await?;
         let id = child.process_id();
         alice
             .processes()
