@@ -350,13 +350,17 @@ async fn a_terminal_is_one(target: &Target) -> Outcome {
     Ok(())
 }
 
+/// The second program is known to run before it is signalled: a shell may hold signals back while it forks.
 async fn signals_reach_the_group(target: &Target) -> Outcome {
     let mut child = target
         .user("alice")
-        .shell("echo $$; sleep 1000; echo woken")
+        .shell("echo $$; cat; echo woken")
+        .stdin(true)
         .spawn()
         .await?;
     let group = first_line(&mut child).await?;
+    child.input().write("here\n").await;
+    ensure!(first_line(&mut child).await? == "here", "not cat's line");
     child.input().signal(15, SignalTarget::Group).await;
     let status = child.wait().await?;
     ensure!(status.signal == Some(15), "{status:?}");
