@@ -8,9 +8,9 @@ use nix::{
     sys::inotify::{AddWatchFlags, Inotify, InotifyEvent},
 };
 
-/// How long the second half of a rename may take, in ms. The kernel queues both in one step; only a read can fall in
-/// between.
-const PATIENCE: u8 = 20;
+/// How long the second half of a rename may take, in ms, if nothing else comes. The kernel queues both in one step; only a read
+/// can fall in between, while whoever renames may lose its processor.
+const PATIENCE: u8 = 200;
 
 /// Events that were read, and those still in the kernel.
 pub(super) struct EventQueue<'a> {
