@@ -29,6 +29,9 @@ const PORT: u32 = 777;
 /// The guest's CID where vhost-device-vsock gives it one: each such machine is alone on its own.
 const PRIVATE_CID: u32 = 3;
 
+/// For vhost-device-vsock to listen, on a host that is busy with other machines.
+const VSOCK_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Unless the spec says otherwise.
 const CPUS: u32 = 2;
 
@@ -273,7 +276,7 @@ fn start_vsock(
     );
     command.args(["--vm", &vm]);
     let mut helper = spawn(command, record, "vsock")?;
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + VSOCK_PATIENCE;
     while !socket.exists() {
         if Instant::now() > end || !matches!(helper.try_wait(), Ok(None)) {
             let _ = helper.kill();
