@@ -90,7 +90,7 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    const LINGER: Duration = Duration::from_secs(3);
+    const LINGER: Duration = Duration::from_secs(6);
 
     fn pair() -> (OwnedFd, OwnedFd) {
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -148,7 +148,7 @@ mod tests {
         // Given up again and again, and nothing of it is lost.
         let mut given_up = 0;
         let first = loop {
-            match tokio::time::timeout(LINGER / 10, ours.receive(64)).await {
+            match tokio::time::timeout(LINGER / 20, ours.receive(64)).await {
                 Ok(report) => break report.unwrap(),
                 Err(_) => given_up += 1,
             }

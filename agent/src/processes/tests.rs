@@ -21,7 +21,7 @@ use crate::{
     system::accounts::Account,
 };
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn account() -> Arc<Account> {
     Arc::new(Account {

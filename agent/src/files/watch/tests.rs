@@ -47,7 +47,7 @@ impl Watched {
     }
 
     fn next(&self) -> Happened {
-        self.events.recv_timeout(Duration::from_secs(20)).unwrap()
+        self.events.recv_timeout(Duration::from_secs(60)).unwrap()
     }
 
     fn change(&self) -> (ChangeKind, PathBuf, bool) {

@@ -129,7 +129,7 @@ mod tests {
         let home = Home("/".into());
         let deadline = Deadline::of(&Request::new(()));
         let call = receive(&home, deadline, ReceiverStream::new(messages));
-        let result = tokio::time::timeout(Duration::from_secs(10), call).await;
+        let result = tokio::time::timeout(Duration::from_secs(60), call).await;
         assert_eq!(result.unwrap().unwrap_err().code(), Code::NotFound);
         drop(sender);
     }
