@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
+/// Longer than anything takes that a busy or emulated machine does at all.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Asks again and again until the answer is yes, or fails by the deadline with what was waited for.
 pub async fn eventually(
     what: &str,

@@ -5,8 +5,8 @@ use std::{future::Future, pin::Pin, time::Duration};
 
 use crate::target::Target;
 
-/// The longest that a case may take under emulation.
-const CASE_DEADLINE: Duration = Duration::from_secs(300);
+/// The longest that a case may take under emulation, beside others that keep the machine busy.
+const CASE_DEADLINE: Duration = Duration::from_secs(900);
 
 /// What a case returns: an error says what was not as it should be.
 pub type Outcome = anyhow::Result<()>;

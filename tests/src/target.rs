@@ -137,7 +137,7 @@ impl Target {
             folder,
             agent: agent.into(),
         };
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(60);
         // Its file is there a moment before anybody listens.
         while UnixStream::connect(&socket).is_err() {
             if owner.child.try_wait()?.is_some() || Instant::now() > end {

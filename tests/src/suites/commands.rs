@@ -3,6 +3,7 @@
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
+use guestline_client::Offsets;
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use crate::{cases, runner::Outcome, target::Target};
@@ -169,6 +170,12 @@ async fn run_is_found_attached_and_killed_by_name(target: &Target) -> Outcome {
         "{}",
         table.stdout
     );
+    let heard = target.user("alice").processes();
+    let mut heard = heard.attach(id, Offsets::default()).await?;
+    timeout(PATIENCE, heard.event())
+        .await
+        .context("no tick")??;
+    drop(heard);
     let killed = say(target, &["kill", "-s", "INT", "ticker"], b"").await?;
     ensure!(killed.code == Some(0), "{}", killed.stderr);
     let attached = say(target, &["attach", "ticker"], b"").await?;

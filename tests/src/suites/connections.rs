@@ -1,7 +1,5 @@
 //! Who is let in, and what is answered to whoever is not.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, ensure};
 use guestline_client::{ConnectError, Endpoint, Error, RefusalReason, Secret, Vm};
 use tokio::{
@@ -12,6 +10,7 @@ use tokio::{
 use super::refusal;
 use crate::{
     cases,
+    eventually::PATIENCE,
     runner::Outcome,
     stub::{connect, greeted},
     target::Target,
@@ -128,13 +127,11 @@ async fn each_wrong_hello_gets_its_answer(target: &Target) -> Outcome {
 async fn a_silent_peer_is_closed_within_its_time(target: &Target) -> Outcome {
     let mut peer = connect(target).await?;
     peer.write_all(b"guestline/1 us").await?;
-    let start = Instant::now();
+    // By the agent's own clock: how late that is told is the machine's.
     let answer = answer(&mut peer).await?;
-    ensure!(answer.starts_with("error bad-hello "), "{answer:?}");
     ensure!(
-        start.elapsed() < Duration::from_secs(8),
-        "it took {:?}",
-        start.elapsed()
+        answer.starts_with("error bad-hello no hello within 5 s"),
+        "{answer:?}"
     );
     Ok(())
 }
@@ -158,7 +155,7 @@ async fn bytes_glued_behind_the_hello_are_not_lost(target: &Target) -> Outcome {
     let glued = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let mut peer = greeted(target, "alice", glued).await?;
     let mut frame = [0; 9];
-    tokio::time::timeout(Duration::from_secs(5), peer.read_exact(&mut frame)).await??;
+    tokio::time::timeout(PATIENCE, peer.read_exact(&mut frame)).await??;
     ensure!(
         frame[3] == 4,
         "expected the server's SETTINGS frame, got type {}",
@@ -171,9 +168,9 @@ async fn answer(peer: &mut UnixStream) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     let mut bounded = peer.take(2048);
     let read = bounded.read_to_end(&mut bytes);
-    match tokio::time::timeout(Duration::from_secs(10), read)
+    match tokio::time::timeout(PATIENCE, read)
         .await
-        .context("no answer within 10 s")?
+        .context("no answer")?
     {
         // Closed with bytes of ours unread.
         Err(error) if bytes.is_empty() => Err(error.into()),

@@ -4,7 +4,12 @@ use anyhow::ensure;
 use guestline_client::{ErrorReason, WriteOptions};
 
 use super::{pattern, put, refusal, restart::an_impostor_is_not_taken_for_a_worker, shell};
-use crate::{cases, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 cases![
     the_agent_is_a_unit_that_came_up,
@@ -84,11 +89,12 @@ async fn a_full_quota_leaves_the_old_content(target: &Target) -> Outcome {
     // What was taken up is given back, and the disk was not the limit.
     alice.write("/mnt/quota/file", pattern(1 << 20)).await?;
     bob.write("/mnt/quota/bobs", pattern(4 << 20)).await?;
-    let (gone, _) = shell(
-        &root,
-        "umount /mnt/quota && losetup -D && rm /root/quota.img",
-    )
+    // Whoever wrote lets go of its files a moment after the answer.
+    eventually("the file system can go", PATIENCE, async || {
+        Ok(shell(&root, "umount /mnt/quota").await?.0)
+    })
     .await?;
-    ensure!(gone, "cannot take the file system away");
+    let (gone, _) = shell(&root, "losetup -D && rm /root/quota.img").await?;
+    ensure!(gone, "cannot take the disk away");
     Ok(())
 }

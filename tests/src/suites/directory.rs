@@ -67,7 +67,7 @@ async fn a_user_of_the_directory_keeps_its_worker_when_other_accounts_change(
 
 const DORA: &str = "dora:x:70000:70000:Dora:/:/bin/sh\n";
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// What getent asks besides the files: passwd(5) and group(5) elsewhere.
 struct Directory {

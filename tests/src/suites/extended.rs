@@ -1,12 +1,15 @@
 //! Digests, and extended attributes.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use guestline_client::{ChecksumAlgorithm, ErrorReason, WriteOptions};
 
 use super::{expect_errno, pattern, put, refusal, shell};
-use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 const ENODATA: i32 = 61;
 const EACCES: i32 = 13;
@@ -145,7 +148,7 @@ async fn a_cut_upload_goes_on_where_it_ended(target: &Target) -> Outcome {
     let mut writer = files.write_with("cut", WriteOptions::at(0)).await?;
     writer.write(content[..1_500_000].to_vec()).await?;
     let arrived = || async { Ok(files.stat("cut").await.is_ok_and(|it| it.size == 1_500_000)) };
-    eventually("it arrived", Duration::from_secs(20), arrived).await?;
+    eventually("it arrived", PATIENCE, arrived).await?;
     drop(writer);
     let sha256 = ChecksumAlgorithm::Sha256;
     let there = files.checksum("cut", sha256).await?;

@@ -1,12 +1,17 @@
 //! What breaks in the middle: a worker that is killed is a lost connection, never a success, and leaves nothing half done.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use anyhow::{Context, ensure};
 use guestline_client::{Error, Vm, WriteOptions};
 
 use super::{pattern, refusal, shell};
-use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 cases![
     a_killed_worker_is_a_lost_connection_and_the_next_call_works: [18],
@@ -25,11 +30,9 @@ async fn a_killed_worker_is_a_lost_connection_and_the_next_call_works(target: &T
     )?;
     ensure!(matches!(error, Error::Lost(_)), "{error:?}");
     // The same handle, by itself.
-    eventually(
-        "the handle has a new connection",
-        Duration::from_secs(10),
-        || async { Ok(bob.files().stat("/").await.is_ok()) },
-    )
+    eventually("the handle has a new connection", PATIENCE, || async {
+        Ok(bob.files().stat("/").await.is_ok())
+    })
     .await
 }
 
@@ -68,18 +71,10 @@ async fn a_worker_with_nothing_to_do_leaves_no_zombie(target: &Target) -> Outcom
         let (ok, _) = shell(&target.user("alice"), "true & true").await?;
         ensure!(ok);
     }
-    eventually(
-        "no process is a zombie",
-        Duration::from_secs(10),
-        || async {
-            let (_, states) = shell(
-                &root,
-                "cat /proc/[0-9]*/stat 2>/dev/null | grep guestline | grep -c ') Z '",
-            )
-            .await?;
-            Ok(states.trim() == "0")
-        },
-    )
+    eventually("no process is a zombie", PATIENCE, || async {
+        let line = "cat /proc/[0-9]*/stat 2>/dev/null | grep guestline | grep -c ') Z '";
+        Ok(shell(&root, line).await?.1.trim() == "0")
+    })
     .await
 }
 
@@ -95,7 +90,7 @@ pub(super) async fn kill_worker(target: &Target, vm: &Vm) -> Outcome {
     let (killed, _) = shell(&root, &format!("kill -9 {pid}")).await?;
     ensure!(killed, "root cannot kill {pid}");
     // A zombie can be signalled still: the number is gone when its parent has reaped it.
-    eventually("the worker is reaped", Duration::from_secs(10), || async {
+    eventually("the worker is reaped", PATIENCE, || async {
         Ok(!shell(&root, &format!("kill -0 {pid}")).await?.0)
     })
     .await

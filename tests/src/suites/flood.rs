@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cases,
-    eventually::eventually,
+    eventually::{PATIENCE, eventually},
     runner::Outcome,
     stub::{connect, greeted},
     target::Target,
@@ -29,7 +29,8 @@ cases![
     streams_that_are_reset_at_once_end_their_connection: [28],
 ];
 
-/// An honest call, connecting and hello included. Emulation takes longer for everything.
+/// Of honest calls, connecting and hello included, most take no longer: whatever is held up by a flood is held up each time.
+/// Emulation takes longer for everything.
 fn answer_limit(target: &Target) -> Duration {
     Duration::from_secs(if target.is_machine() { 3 } else { 1 })
 }
@@ -40,22 +41,25 @@ const LISTENER_GROWTH: u64 = 8 << 10;
 /// Connections that may wait for their hello.
 const WAITING: usize = 64;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A full queue of the kernel's turns a connection away at once: whoever is honest tries again, and has the same time for
-/// both.
-async fn an_honest_call(target: &Target, user: &str) -> Outcome {
+/// How long it took. A full queue of the kernel's turns a connection away at once: whoever is honest tries again, and has the
+/// same time for both.
+async fn an_honest_call(target: &Target, user: &str) -> anyhow::Result<Duration> {
     let start = Instant::now();
     while let Err(error) = target.user(user).files().stat("/").await {
         let is_full = matches!(error, Error::Connect { .. });
-        ensure!(
-            is_full && start.elapsed() < answer_limit(target),
-            "{error:?}"
-        );
+        ensure!(is_full && start.elapsed() < PATIENCE, "{error:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let took = start.elapsed();
-    ensure!(took < answer_limit(target), "an honest call took {took:?}");
+    Ok(start.elapsed())
+}
+
+fn are_answered_in_time(target: &Target, mut took: Vec<Duration>) -> Outcome {
+    took.sort();
+    let median = took.get(took.len() / 2).context("no honest call")?;
+    ensure!(
+        *median < answer_limit(target),
+        "the honest calls took {took:?}"
+    );
     Ok(())
 }
 
@@ -77,16 +81,15 @@ async fn two_thousand_silent_connections_keep_nobody_out(target: &Target) -> Out
     // The user has a worker: what is timed is the way past the others.
     target.user("bob").files().stat("/").await?;
     let before = memory_of(&root, &listener).await?;
-    let mut silent = Vec::new();
+    let (mut silent, mut took) = (Vec::new(), Vec::new());
     for number in 0..2000 {
         let opened = timeout(PATIENCE, connect(target)).await;
         let opened = opened.with_context(|| format!("connection {number}"))?;
         // A VMM with a full queue refuses by itself.
         silent.extend(opened.ok());
         if number % 200 == 199 {
-            an_honest_call(target, "bob")
-                .await
-                .with_context(|| format!("behind {number}"))?;
+            let call = an_honest_call(target, "bob").await;
+            took.push(call.with_context(|| format!("behind {number}"))?);
         }
     }
     ensure!(
@@ -94,27 +97,40 @@ async fn two_thousand_silent_connections_keep_nobody_out(target: &Target) -> Out
         "only {} were let in at all",
         silent.len()
     );
-    // Long before their time for a hello is over.
-    let soon = Duration::from_secs(3);
-    eventually("all but the newest are closed", soon, async || {
-        Ok(silent.iter().filter(|one| is_open(one)).count() <= WAITING)
+    are_answered_in_time(target, took)?;
+    let mut unheard = 0;
+    eventually("all but the newest are closed", PATIENCE, async || {
+        silent.retain(|one| match what_is_left(one) {
+            Left::Open => true,
+            Left::ClosedUnheard => {
+                unheard += 1;
+                false
+            }
+            Left::Told => false,
+        });
+        Ok(silent.len() <= WAITING)
     })
     .await?;
+    // Those whose time for a hello was over were told.
+    ensure!(unheard > 0, "none was closed for those behind it");
     let grown = memory_of(&root, &listener).await?.saturating_sub(before);
     ensure!(grown <= LISTENER_GROWTH, "the listener grew by {grown} KiB");
     Ok(())
 }
 
-/// A closed one has an end to read, or an error.
-fn is_open(stream: &UnixStream) -> bool {
-    let mut bytes = [0; 64];
-    loop {
-        match stream.try_read(&mut bytes) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
-            Ok(0) | Err(_) => return false,
-            // Told why.
-            Ok(_) => {}
-        }
+enum Left {
+    Open,
+    ClosedUnheard,
+    /// Closed, or about to be.
+    Told,
+}
+
+/// A closed one has an end to read, or an error; before it, why, where its time was over.
+fn what_is_left(stream: &UnixStream) -> Left {
+    match stream.try_read(&mut [0; 64]) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Left::Open,
+        Ok(0) | Err(_) => Left::ClosedUnheard,
+        Ok(_) => Left::Told,
     }
 }
 
@@ -175,10 +191,11 @@ async fn flood(target: &Target, most: usize, mut next: impl FnMut(u32) -> Vec<u8
         timeout(PATIENCE, heard).await.map(drop)
     };
     let honest = async {
+        let mut took = Vec::new();
         for _ in 0..10 {
-            an_honest_call(target, "bob").await?;
+            took.push(an_honest_call(target, "bob").await?);
         }
-        anyhow::Ok(())
+        are_answered_in_time(target, took)
     };
     let (flooded, honest) = tokio::join!(timeout(2 * PATIENCE, sending), honest);
     flooded

@@ -22,21 +22,30 @@ const LONG: Option<Duration> = Some(Duration::from_secs(300));
 /// The longest that something may take under emulation.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A program of root's that is held by the frozen disk.
-async fn held_writer(root: &Vm) -> anyhow::Result<Child> {
-    let writer = root
-        .command("sh")
-        .args(["-c", "echo written > /root/frozen-probe"])
-        .spawn()
-        .await?;
+/// A program that is held by the frozen disk.
+async fn held_writer(vm: &Vm) -> anyhow::Result<Child> {
+    let writer = waiting_writer(vm).await?;
+    set_off(vm, &writer).await?;
+    Ok(writer)
+}
+
+/// One that writes when it is told to.
+async fn waiting_writer(vm: &Vm) -> anyhow::Result<Child> {
+    let mut command = vm.command("sh");
+    command.args(["-c", "read -r now; echo written > ~/frozen-probe"]);
+    Ok(command.stdin(true).spawn().await?)
+}
+
+/// Tells it, and waits until the disk holds it.
+async fn set_off(vm: &Vm, writer: &Child) -> Outcome {
+    writer.input().write("now\n").await;
     let stat = format!("/proc/{}/stat", writer.pid());
     eventually("the writer is held", PATIENCE, || async {
-        let stat = String::from_utf8(root.files().read(&stat).await?)?;
+        let stat = String::from_utf8(vm.files().read(&stat).await?)?;
         // "PID (NAME) STATE": uninterruptible.
         Ok(stat.contains(") D "))
     })
-    .await?;
-    Ok(writer)
+    .await
 }
 
 async fn ends_well(writer: Child) -> Outcome {
@@ -62,10 +71,12 @@ async fn writers_wait_until_the_thaw_and_readers_do_not(target: &Target) -> Outc
 }
 
 async fn a_freeze_thaws_by_itself_though_worker_and_client_are_gone(target: &Target) -> Outcome {
-    let root = target.user("root");
-    root.system().freeze(Some(Duration::from_secs(15))).await?;
+    let (root, alice) = (target.user("root"), target.user("alice"));
+    // All that takes its time is there before, and what is left fits into any machine's 20 s.
+    let writer = waiting_writer(&alice).await?;
+    root.system().freeze(Some(Duration::from_secs(20))).await?;
     refusal("a command of a killed worker", kill_worker(&root).await)?;
-    let writer = held_writer(&target.user("root")).await?;
+    set_off(&alice, &writer).await?;
     ends_well(writer).await?;
     let late = refusal("a late thaw", target.user("root").system().thaw().await)?;
     ensure!(late.reason() == Some(ErrorReason::NotFrozen), "{late:?}");
@@ -83,9 +94,11 @@ async fn another_worker_thaws_what_a_killed_one_froze(target: &Target) -> Outcom
     // Its watchdog went with the thaw, and does not end the next freeze.
     root.system().freeze(LONG).await?;
     root.system().thaw().await?;
-    let (left, _) = shell(&root, "pgrep guestline-freez").await?;
-    ensure!(!left, "a freezer is left");
-    Ok(())
+    // It has let go, and is reaped a moment later.
+    eventually("no freezer is left", PATIENCE, || async {
+        Ok(!shell(&root, "pgrep guestline-freez").await?.0)
+    })
+    .await
 }
 
 /// By its own child, so that this connection is lost.

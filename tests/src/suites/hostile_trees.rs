@@ -4,7 +4,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use anyhow::ensure;
@@ -14,7 +13,12 @@ use guestline_client::{
 use tar::{EntryType, Header};
 
 use super::{expect_errno, refusal, shell};
-use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
@@ -121,15 +125,10 @@ async fn a_cut_push_leaves_whole_files_and_no_trace_of_the_one_under_way(
     let mut writer = files.push("in", PushOptions::default()).await?;
     writer.write(whole[..2_000_000].to_vec()).await?;
     let is_there = || async { Ok(files.stat("in/one").await.is_ok()) };
-    eventually("the first file is there", Duration::from_secs(20), is_there).await?;
+    eventually("the first file is there", PATIENCE, is_there).await?;
     drop(writer);
     let idle = || async { Ok(shell(&alice, "ls -A in").await?.1 == "one\n") };
-    eventually(
-        "one whole file is all there is",
-        Duration::from_secs(20),
-        idle,
-    )
-    .await
+    eventually("one whole file is all there is", PATIENCE, idle).await
 }
 
 async fn owners_are_given_where_the_kernel_lets_the_user(target: &Target) -> Outcome {

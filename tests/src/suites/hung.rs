@@ -1,15 +1,22 @@
 //! A file system that never answers, made of /dev/fuse and nobody behind it: calls end by their deadline, and
 //! nothing else does.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use guestline_client::{Child, ErrorReason, Event, Vm};
 use guestline_proto::{decode_error_detail, v1};
+use tokio::time::timeout;
 use tonic::{Code, Request, Status};
 
 use super::{isolation::field, proc::worker_of, shell};
-use crate::{cases, eventually::eventually, runner::Outcome, stub, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    stub,
+    target::Target,
+};
 
 cases![
     calls_on_a_hung_mount_end_by_their_deadline_and_no_other_call_does: [6],
@@ -29,7 +36,6 @@ async fn calls_on_a_hung_mount_end_by_their_deadline_and_no_other_call_does(
     let before = Held::by(&worker, &root).await?;
     let mount = hang(&root).await?;
     let result = async {
-        let start = Instant::now();
         let calls = ["stat", "read", "list", "write", "make directory", "remove"];
         let mut under_way = tokio::task::JoinSet::new();
         for _ in 0..4 {
@@ -44,7 +50,10 @@ async fn calls_on_a_hung_mount_end_by_their_deadline_and_no_other_call_does(
             ensure!(alice.files().read("beside").await? == b"b");
         }
         ensure!(shell(&alice, "echo beside").await?.1 == "beside\n");
-        while let Some(ended) = under_way.join_next().await {
+        while let Some(ended) = timeout(PATIENCE, under_way.join_next())
+            .await
+            .context("a call has outlived its deadline")?
+        {
             let (call, ended) = ended?;
             let Err(status) = ended else {
                 bail!("{call} ended well");
@@ -56,7 +65,6 @@ async fn calls_on_a_hung_mount_end_by_their_deadline_and_no_other_call_does(
                 "{call}: {status:?}"
             );
         }
-        ensure!(start.elapsed() < LIMIT * 20, "{:?}", start.elapsed());
         Ok(())
     };
     let result = result.await;
@@ -66,7 +74,7 @@ async fn calls_on_a_hung_mount_end_by_their_deadline_and_no_other_call_does(
     result?;
     eventually(
         "threads and descriptors are given back",
-        Duration::from_secs(40),
+        PATIENCE * 2,
         async || {
             let now = Held::by(&worker, &root).await?;
             Ok(now.threads <= before.threads && now.descriptors <= before.descriptors)

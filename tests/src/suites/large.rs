@@ -1,13 +1,16 @@
 //! A gibibyte each way, or what a machine can: every byte arrives, and the worker stays as small as it is.
 
-use std::time::Duration;
-
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use guestline_client::{Event, Vm, WriteOptions};
 
 use super::{faults::kill_worker, isolation::field, shell};
-use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 cases![
     much_output_comes_before_the_exit_in_bounded_memory: [20],
@@ -91,7 +94,7 @@ pub(super) async fn fresh(target: &Target) -> anyhow::Result<Vm> {
     kill_worker(target, &target.user("bob")).await?;
     let bob = target.user("bob");
     // A connection may still go to the one that was killed.
-    eventually("bob has a worker", Duration::from_secs(10), async || {
+    eventually("bob has a worker", PATIENCE, async || {
         Ok(bob.files().stat("/").await.is_ok())
     })
     .await?;
@@ -109,7 +112,7 @@ pub(super) async fn stays_small(vm: &Vm) -> Outcome {
     let binary = memory("RssFile:").await? + memory("RssShmem:").await?;
     let most = memory("VmHWM:").await? - binary;
     ensure!(most <= MOVING, "the worker had {most} KiB");
-    eventually("the worker rests", Duration::from_secs(10), async || {
+    eventually("the worker rests", PATIENCE, async || {
         Ok(memory("RssAnon:").await? <= RESTING)
     })
     .await

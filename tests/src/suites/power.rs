@@ -11,7 +11,7 @@ cases![a_machine_answers_and_then_powers_off];
 
 async fn a_machine_answers_and_then_powers_off(target: &Target) -> Outcome {
     target.user("root").system().power_off().await?;
-    let patience = Duration::from_secs(60);
+    let patience = Duration::from_secs(300);
     eventually("no agent answers", patience, || async {
         match target.user("root").system().info().await {
             Ok(_) => Ok(false),

@@ -1,8 +1,6 @@
 //! A guest with a secret: who has not got it reaches nothing, and learns nothing about users. Over a Unix socket the agent
 //! that has one is a second one, of this suite's own.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use guestline_client::{Error, RefusalReason, Secret, Vm};
 use guestline_proto::{
@@ -23,6 +21,7 @@ use tower::Service;
 use super::refusal;
 use crate::{
     cases,
+    eventually::PATIENCE,
     runner::Outcome,
     stub::{connect, greeted, line, stub},
     target::Target,
@@ -67,9 +66,9 @@ async fn said(peer: &mut UnixStream) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut bounded = peer.take(4096);
     let read = bounded.read_to_end(&mut bytes);
-    let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+    let read = tokio::time::timeout(PATIENCE, read).await;
     // An error is an end too: closed with bytes of ours unread.
-    let _ = read.context("it was not closed within 10 s")?;
+    let _ = read.context("it was not closed")?;
     Ok(bytes)
 }
 
@@ -122,9 +121,9 @@ async fn call(
         .header(header::TE, "trailers")
         .body(Body::empty())?;
     let calling = async { Ok(stub(stream).await?.call(request).await?) };
-    tokio::time::timeout(Duration::from_secs(10), calling)
+    tokio::time::timeout(PATIENCE, calling)
         .await
-        .context("neither an answer nor an end within 10 s")?
+        .context("neither an answer nor an end")?
 }
 
 /// Promise 26.

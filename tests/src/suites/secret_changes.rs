@@ -148,7 +148,7 @@ async fn a_secret_that_others_can_read_stops_the_agent(target: &Target) -> Outco
 fn start(agent: &Path, folder: &Path, secret: &Path) -> anyhow::Result<(Option<i32>, String)> {
     let listen = format!("unix:{}", folder.join("agent.sock").display());
     let output = Command::new("timeout")
-        .arg("10")
+        .arg("60")
         .arg(agent)
         .args(["--listen", &listen, "--runtime-directory"])
         .arg(folder.join("run"))

@@ -189,7 +189,8 @@ async fn a_signal_to_all_reaches_what_a_login_session_started(target: &Target) -
     let alice = target.user("alice");
     let mut command = alice.shell("setsid -f sleep 4242; exec sleep 4243");
     let child = command.login_session(true).spawn().await?;
-    let both = || async { Ok(shell(&alice, "pgrep -c -f 'sleep 424[23]'").await?.1 == "2\n") };
+    // Those that are nothing else any more.
+    let both = || async { Ok(shell(&alice, "pgrep -c -x -f 'sleep 424[23]'").await?.1 == "2\n") };
     eventually("both run", PATIENCE, both).await?;
     let processes = alice.processes();
     processes

@@ -166,14 +166,13 @@ async fn act_for_a_round(vm: Vm, folder: String, seed: u64) -> anyhow::Result<Ve
         let result = result.with_context(|| format!("{act} hangs"))?;
         told.push((act, result, start.elapsed()));
     }
-    // For the invariants nothing of it may be under way.
-    for _ in 0..20 {
-        if vm.files().remove(&folder, true, true).await.is_ok() {
-            return Ok(told);
-        }
+    // For the invariants nothing of it may be under way; the listener may be starting just now.
+    let end = Instant::now() + PATIENCE;
+    while vm.files().remove(&folder, true, true).await.is_err() {
+        ensure!(Instant::now() < end, "{folder} cannot be removed");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    bail!("{folder} cannot be removed");
+    Ok(told)
 }
 
 fn is_loss(error: &anyhow::Error) -> bool {

@@ -11,7 +11,7 @@ use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
 const SUSPEND: u8 = 0x1a;
 
 /// For one step of a dialogue, under emulation too.
-const STEP: Duration = Duration::from_secs(20);
+const STEP: Duration = Duration::from_secs(60);
 
 cases![
     the_leader_has_the_terminal_and_the_session: [21],

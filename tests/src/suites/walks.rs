@@ -23,7 +23,10 @@ cases![
     a_client_that_is_killed_at_any_time_leaves_nothing: [9, 18],
 ];
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// To a listener that may be gone. A worker starts in less on any machine.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// For whom the step is armed.
 #[derive(Clone, Copy)]
@@ -50,7 +53,7 @@ async fn dying_at<T>(
     if let Whom::Listener = whom {
         ensure!(shell(&root, &format!("kill -9 {listener}")).await?.0);
     }
-    let done = act(target.user("alice").connect_timeout(Duration::from_secs(2))).await;
+    let done = act(target.user("alice").connect_timeout(CONNECT)).await;
     fs::remove_file(&switches)?;
     eventually("the agent answers again", PATIENCE, async || {
         let alice = target.user("alice").files().stat("/").await;
@@ -272,7 +275,14 @@ async fn a_client_that_is_killed_at_any_time_leaves_nothing(target: &Target) -> 
             &["exec", "--shell", "touch walk/here; exec sleep 1000"][..],
             false,
         ),
-        (&["run", "--shell", "touch walk/here; exec sleep 5"], true),
+        (
+            &[
+                "run",
+                "--shell",
+                "touch walk/here; until [ -e walk/go ]; do sleep 0.1; done",
+            ],
+            true,
+        ),
     ] {
         prepare(target).await?;
         let mut client = guestline(target, "alice")?.args(words).spawn()?;
@@ -288,6 +298,7 @@ async fn a_client_that_is_killed_at_any_time_leaves_nothing(target: &Target) -> 
         };
         if leaves {
             ensure!(live().await? == 1, "what was run to stay is gone");
+            alice.files().write("walk/go", "").await?;
         }
         eventually("nothing runs", PATIENCE, async || Ok(live().await? == 0)).await?;
     }

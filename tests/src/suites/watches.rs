@@ -6,7 +6,12 @@ use anyhow::{Context, bail, ensure};
 use guestline_client::{Change, ErrorReason, WatchStream, Watched};
 
 use super::{expect_errno, refusal, shell};
-use crate::{cases, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 const ENOENT: i32 = 2;
 const EACCES: i32 = 13;
@@ -138,9 +143,8 @@ async fn one_watch_too_many_is_refused_and_an_ended_one_gives_its_place_back(
     // Other cases' watches may still be ending.
     ensure!(error.reason() == Some(ErrorReason::Limit), "{error:?}");
     watches.clear();
-    let deadline = std::time::Duration::from_secs(20);
     let again = || async { Ok(alice.files().watch("w", false).await.is_ok()) };
-    crate::eventually::eventually("a place is free again", deadline, again).await?;
+    eventually("a place is free again", PATIENCE, again).await?;
     let error = refusal("root's", alice.files().watch("/root", false).await)?;
     ensure!(error.is_permission_denied());
     Ok(())
