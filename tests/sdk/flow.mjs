@@ -41,6 +41,13 @@ after(async () => {
   if (vmId) await admin.vms.delete({ vmId });
 });
 
+/** Asks until the answer is yes; what follows says what is wrong if it never is. */
+async function eventually(ask) {
+  for (let tries = 0; tries < 600 && !(await ask()); tries += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
 const as = (username) => client.vms.ref({ vmId }).user({ username });
 
 test("the admin creates, lists and looks at machines", async () => {
@@ -99,11 +106,7 @@ test("terminals are listed, and what they were written is read", async () => {
   const { terminals } = as("alice");
   const listed = await terminals.list();
   assert.deepEqual(listed.terminals.map(({ name, status }) => [name, status]), [["build", "running"]]);
-  for (let tries = 0; tries < 100; tries += 1) {
-    const { logs } = await terminals.getLogs({ terminalId: "build" });
-    if (logs.length > 0) break;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
+  await eventually(async () => (await terminals.getLogs({ terminalId: "build" })).logs.length > 0);
   const { logs } = await terminals.getLogs({ terminalId: "build" });
   assert.deepEqual(logs, [{ line: "done", timestamp: null }]);
   const { output } = await terminals.getOutput({ terminalId: "build" });
@@ -176,7 +179,9 @@ test("services that the machine was created with have started in their order", o
   const root = admin.vms.ref({ vmId });
   assert.equal((await root.systemd.getStatus({ serviceId: "second" })).activeState, "active");
   await assert.rejects(root.systemd.getStatus({ serviceId: "first" }), Errors.ServiceNotFoundError);
-  assert.equal(await root.fs.readTextFile("/opt/order"), "first\nsecond\n");
+  const order = () => root.fs.readTextFile("/opt/order");
+  await eventually(async () => (await order()).endsWith("second\n"));
+  assert.equal(await order(), "first\nsecond\n");
 });
 
 test("a machine whose service fails is not created, and the error says why", onDebian, async () => {
@@ -198,8 +203,14 @@ test("services are created, looked at, commanded and removed", onDebian, async (
   await assert.rejects(root.systemd.create(spec), Errors.ServiceAlreadyExistsError);
   assert.equal((await root.systemd.getStatus({ serviceId: "hello" })).activeState, "active");
   assert.ok((await root.systemd.list()).services.some(({ name }) => name === "hello"));
-  const logs = await root.systemd.getLogs({ serviceId: "hello", lines: 10 });
-  assert.ok(logs.logs.some(({ message }) => message.includes("hello you")), JSON.stringify(logs));
+  // It is active before it has said anything, and what it says comes by way of the journal.
+  let logs;
+  const hasSaidHello = () => logs.logs.some(({ message }) => message.includes("hello you"));
+  await eventually(async () => {
+    logs = await root.systemd.getLogs({ serviceId: "hello", lines: 10 });
+    return hasSaidHello();
+  });
+  assert.ok(hasSaidHello(), JSON.stringify(logs));
   const stopped = await root.systemd.stop({ services: [{ id: "hello" }] });
   assert.deepEqual(stopped.results.map(({ serviceId, success }) => [serviceId, success]), [["hello", true]]);
   assert.equal((await root.systemd.getStatus({ serviceId: "hello" })).activeState, "inactive");

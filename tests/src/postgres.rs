@@ -15,7 +15,7 @@ use anyhow::{Context, bail, ensure};
 const UNPRIVILEGED: u32 = 65534;
 
 /// To be up, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where Debian keeps the programs of each version.
 const DEBIAN: &str = "/usr/lib/postgresql";

@@ -21,7 +21,7 @@ use crate::{
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sdk");
 
 /// The longest that a case may take: some boot a dozen machines, under emulation.
-const CASE_DEADLINE: Duration = Duration::from_secs(900);
+const CASE_DEADLINE: Duration = Duration::from_secs(1800);
 
 type Run = for<'a> fn(&'a Stage) -> Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 

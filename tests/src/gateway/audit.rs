@@ -1,12 +1,16 @@
 //! The audit log, and the metrics.
 
-use std::{collections::HashMap, fs, time::Duration};
+use std::{collections::HashMap, fs};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use super::{World, encode, text};
-use crate::{eventually::eventually, gateway_cases, runner::Outcome};
+use crate::{
+    eventually::{PATIENCE, eventually},
+    gateway_cases,
+    runner::Outcome,
+};
 
 gateway_cases![
     each_operation_is_in_the_file_and_in_the_store_once: [39],
@@ -33,7 +37,7 @@ async fn each_operation_is_in_the_file_and_in_the_store_once(world: &mut World) 
     let admin = gateway.admin()?;
     let path = format!("/v1/audit?vm={vm}&limit=1000");
     let read = async || anyhow::Ok(admin.get(&path).await?.ok()?["events"].as_array().cloned());
-    eventually("all is logged", Duration::from_secs(10), async || {
+    eventually("all is logged", PATIENCE, async || {
         Ok(read().await?.is_some_and(|events| events.len() == 6))
     })
     .await?;
@@ -121,7 +125,7 @@ async fn each_operation_tells_the_linux_uid_it_acted_with(world: &mut World) -> 
         let ends = events.into_iter().filter(|event| event["phase"] == "end");
         anyhow::Ok(ends.collect::<Vec<_>>())
     };
-    eventually("all is logged", Duration::from_secs(10), async || {
+    eventually("all is logged", PATIENCE, async || {
         Ok(ends(String::new()).await?.len() == 8)
     })
     .await?;
@@ -168,7 +172,7 @@ async fn what_a_killed_gateway_was_at_gets_one_end(world: &mut World) -> Outcome
         let (alice, vm) = (alice.clone(), vm.clone());
         async move { alice.exec(&vm, "touch begun; sleep 3600.77").await }
     });
-    eventually("it runs", Duration::from_secs(10), async || {
+    eventually("it runs", PATIENCE, async || {
         Ok(alice.exec(&vm, "test -e begun").await?.ok()?["statusCode"] == 0)
     })
     .await?;
@@ -233,10 +237,7 @@ async fn no_control_character_gets_into_the_log_or_onto_the_terminal(world: &mut
                 .count(),
         )
     };
-    eventually("it is logged", Duration::from_secs(10), async || {
-        Ok(logged().await? == 2)
-    })
-    .await?;
+    eventually("it is logged", PATIENCE, async || Ok(logged().await? == 2)).await?;
     let shown = tokio::process::Command::new(world.program())
         .arg("audit")
         .env("GUESTLINE_GATEWAY", gateway.url())

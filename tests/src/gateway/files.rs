@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{Caller, World, encode, text};
-use crate::{gateway_cases, runner::Outcome};
+use crate::{eventually::PATIENCE, gateway_cases, runner::Outcome};
 
 gateway_cases![
     each_user_has_their_own_files: [34],
@@ -223,14 +223,17 @@ async fn changes_are_told_as_they_happen_until_the_grant_goes(world: &mut World)
     let path = format!("/v1/vms/{vm}/watch-files");
     let mut watch = alice.request(Method::POST, &path).send().await?;
     ensure!(watch.status() == StatusCode::OK, "{}", watch.text().await?);
-    alice
-        .exec(&vm, "mkdir sub; echo x > sub/file; rm sub/file")
-        .await?
-        .ok()?;
+    // Once the file is told, its folder is watched, and what becomes of the file is told too.
     let mut told = String::new();
-    while !told.contains("delete") {
-        let chunk = tokio::time::timeout(Duration::from_secs(10), watch.chunk()).await??;
-        told.push_str(std::str::from_utf8(&chunk.unwrap_or_default())?);
+    for (line, word) in [
+        ("mkdir sub; echo x > sub/file", "sub/file"),
+        ("rm sub/file", "delete"),
+    ] {
+        alice.exec(&vm, line).await?.ok()?;
+        while !told.contains(word) {
+            let chunk = tokio::time::timeout(PATIENCE, watch.chunk()).await??;
+            told.push_str(std::str::from_utf8(&chunk.context("the watch ended")?)?);
+        }
     }
     for line in told.lines().filter(|line| !line.is_empty()) {
         let event: Value = serde_json::from_str(line)?;

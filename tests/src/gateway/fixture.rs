@@ -21,7 +21,7 @@ use tokio::{
 const START_LIMIT: Duration = Duration::from_secs(300);
 
 /// To end after SIGTERM with nothing under way.
-const END_LIMIT: Duration = Duration::from_secs(20);
+const END_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a gateway is started with.
 #[derive(Clone, Debug)]

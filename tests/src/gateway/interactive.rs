@@ -29,7 +29,7 @@ gateway_cases![
 ];
 
 /// For what happens at once on an idle machine.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A conversation with a program.
 struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);

@@ -7,7 +7,11 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::{Orchestrator, World, revoking, sleeping::registration};
-use crate::{eventually::eventually, gateway_cases, runner::Outcome};
+use crate::{
+    eventually::{PATIENCE, eventually},
+    gateway_cases,
+    runner::Outcome,
+};
 
 gateway_cases![
     revoking_at_one_gateway_cuts_at_another: [35],
@@ -61,14 +65,14 @@ async fn a_database_that_goes_away_is_a_clear_error_and_may_come_back(
     ensure!(alice.get("/ready").await?.status == StatusCode::SERVICE_UNAVAILABLE);
     ensure!(alice.get("/health").await?.status == StatusCode::OK);
     postgres.restart()?;
-    eventually("it serves again", Duration::from_secs(20), async || {
+    eventually("it serves again", PATIENCE, async || {
         Ok(alice.exec(&vm, "true").await?.status == StatusCode::OK)
     })
     .await?;
     ensure!(alice.get("/ready").await?.status == StatusCode::OK);
     // What happened while the database was away is in the log too.
     let admin = gateway.admin()?;
-    eventually("the log is complete", Duration::from_secs(20), async || {
+    eventually("the log is complete", PATIENCE, async || {
         let events = admin.get(&format!("/v1/audit?vm={vm}")).await?.ok()?;
         let count = |phase: &str| {
             events["events"].as_array().map_or(0, |all| {

@@ -9,7 +9,11 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Answer, Caller, Gateway, Orchestrator, World, sleeping::registration, text};
-use crate::{eventually::eventually, gateway_cases, runner::Outcome};
+use crate::{
+    eventually::{PATIENCE, eventually},
+    gateway_cases,
+    runner::Outcome,
+};
 
 gateway_cases![
     no_route_answers_without_a_live_credential: [34],
@@ -114,7 +118,7 @@ async fn no_route_answers_without_a_live_credential(world: &mut World) -> Outcom
     admin.delete(&deleted).await?.ok()?;
     let short = admin.post(&tokens, json!({"expiresInSeconds": 1})).await?;
     let expired = gateway.caller(text(&short.ok()?, "token")?)?;
-    eventually("it has expired", Duration::from_secs(10), async || {
+    eventually("it has expired", PATIENCE, async || {
         Ok(expired.get("/auth/v1/whoami").await?.status == StatusCode::UNAUTHORIZED)
     })
     .await?;

@@ -7,7 +7,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Caller, Gateway, World, encode};
-use crate::{eventually::eventually, gateway_cases, runner::Outcome};
+use crate::{
+    eventually::{PATIENCE, eventually},
+    gateway_cases,
+    runner::Outcome,
+};
 
 gateway_cases![
     a_revoked_token_cuts_a_running_command: [35],
@@ -17,7 +21,7 @@ gateway_cases![
     a_token_with_a_lifetime_dies_by_itself: [35],
 ];
 
-/// The requirement, and some slack for this machine.
+/// The requirement.
 const CUT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A token on a gateway with a command that would take an hour, which runs for sure.
@@ -40,7 +44,7 @@ pub(super) async fn running(world: &World, admin: Caller, at: &Gateway) -> anyho
         let (caller, vm) = (caller.clone(), vm.clone());
         async move { caller.exec(&vm, "touch started; sleep 3600.5431").await }
     });
-    eventually("the command runs", Duration::from_secs(10), async || {
+    eventually("the command runs", PATIENCE, async || {
         let started = admin
             .user("alice")
             .exec(&vm, "test -e started")
@@ -81,7 +85,7 @@ impl Running {
             "{answer:?}"
         );
         ensure!(begun.elapsed() <= CUT_LIMIT);
-        eventually("the command is gone", Duration::from_secs(10), async || {
+        eventually("the command is gone", PATIENCE, async || {
             let left = self
                 .admin
                 .user("alice")
@@ -161,12 +165,12 @@ async fn a_token_with_a_lifetime_dies_by_itself(world: &mut World) -> Outcome {
     let identity = admin.identity().await?;
     let path = format!("/identity/v1/identities/{identity}/tokens");
     let answer = admin
-        .post(&path, json!({"expiresInSeconds": 2}))
+        .post(&path, json!({"expiresInSeconds": 5}))
         .await?
         .ok()?;
     let caller = gateway.caller(super::text(&answer, "token")?)?;
     caller.get("/auth/v1/whoami").await?.ok()?;
-    eventually("the token is dead", Duration::from_secs(10), async || {
+    eventually("the token is dead", PATIENCE, async || {
         Ok(caller.get("/auth/v1/whoami").await?.failure() == (401, "UNAUTHORIZED_ERROR"))
     })
     .await

@@ -8,7 +8,6 @@ use std::{
     },
     path::Path,
     process::Stdio,
-    time::Duration,
 };
 
 use anyhow::{Context, ensure};
@@ -17,7 +16,11 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use super::{Gateway, Setting, World};
-use crate::{eventually::eventually, gateway_cases, runner::Outcome};
+use crate::{
+    eventually::{PATIENCE, eventually},
+    gateway_cases,
+    runner::Outcome,
+};
 
 gateway_cases![
     no_secret_is_in_the_database_the_logs_or_the_process_list: [36],
@@ -138,11 +141,9 @@ async fn no_other_process_of_its_user_looks_into_it(world: &mut World) -> Outcom
         .kill_on_drop(true)
         .spawn()?;
     let other = sleeper.id().context("it has ended")?;
-    eventually("it is nobody's", Duration::from_secs(10), async || {
-        is_seen(other).await
-    })
-    .await
-    .context("this host lets no process look into another of its user")?;
+    eventually("it is nobody's", PATIENCE, async || is_seen(other).await)
+        .await
+        .context("this host lets no process look into another of its user")?;
     ensure!(!is_seen(gateway.pid()?).await?, "its environment is read");
     sleeper.kill().await?;
     Ok(())
@@ -174,7 +175,7 @@ async fn dumps_core(pid: u32, process: &mut Child) -> anyhow::Result<bool> {
         let done = done.with_context(|| format!("cannot run {}", words[0]))?;
         ensure!(done.success(), "{words:?}: {done}");
     }
-    let ended = tokio::time::timeout(Duration::from_secs(20), process.wait());
+    let ended = tokio::time::timeout(PATIENCE, process.wait());
     let status = ended.await.context("it did not crash")??;
     ensure!(status.signal() == Some(ABORTED), "it ended with {status}");
     Ok(status.core_dumped())

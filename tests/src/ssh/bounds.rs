@@ -17,7 +17,13 @@ use super::{
     Scene,
     raw::{Raw, finish},
 };
-use crate::{gateway::World, gateway_cases, runner::Outcome, target::Target};
+use crate::{
+    eventually::{PATIENCE, eventually},
+    gateway::World,
+    gateway_cases,
+    runner::Outcome,
+    target::Target,
+};
 
 gateway_cases![
     a_client_that_stalls_before_its_login_is_dropped,
@@ -34,7 +40,7 @@ gateway_cases![
 /// Until the gateway closes it.
 async fn drain(stream: &mut TcpStream) -> anyhow::Result<Vec<u8>> {
     let mut read = Vec::new();
-    let end = timeout(Duration::from_secs(20), stream.read_to_end(&mut read)).await;
+    let end = timeout(PATIENCE, stream.read_to_end(&mut read)).await;
     // A reset is an end too.
     let _ = end.context("the gateway did not close it")?;
     Ok(read)
@@ -42,7 +48,7 @@ async fn drain(stream: &mut TcpStream) -> anyhow::Result<Vec<u8>> {
 
 /// A connection that has a place: that of one which was just refused may be free a moment later.
 async fn admitted(address: SocketAddr) -> anyhow::Result<TcpStream> {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + PATIENCE;
     loop {
         let mut stream = TcpStream::connect(address).await?;
         let mut begin = [0; 8];
@@ -55,7 +61,7 @@ async fn admitted(address: SocketAddr) -> anyhow::Result<TcpStream> {
 }
 
 async fn a_client_that_stalls_before_its_login_is_dropped(world: &mut World) -> Outcome {
-    let scene = Scene::with(world, Value::Null, &["--ssh-login-timeout", "2"]).await?;
+    let scene = Scene::with(world, Value::Null, &["--ssh-login-timeout", "6"]).await?;
     let address = scene.gateway.ssh()?;
     let mut silent = TcpStream::connect(address).await?;
     let mut greeted = TcpStream::connect(address).await?;
@@ -68,7 +74,7 @@ async fn a_client_that_stalls_before_its_login_is_dropped(world: &mut World) -> 
     for stream in [&mut silent, &mut greeted, &mut begun] {
         ensure!(drain(stream).await?.starts_with(b"SSH-2.0-Guestline"));
     }
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + PATIENCE;
     while !unnamed.0.is_closed() && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -146,7 +152,7 @@ async fn a_source_and_a_token_have_so_many_connections(world: &mut World) -> Out
         "{told:?}"
     );
     drop(first);
-    crate::eventually::eventually("there is room", Duration::from_secs(20), async || {
+    eventually("there is room", PATIENCE, async || {
         Ok(Raw::log_in(address, &name).await.is_ok())
     })
     .await
@@ -165,7 +171,7 @@ async fn a_source_that_guesses_has_to_wait(world: &mut World) -> Outcome {
         ensure!(!answer.success());
         drop(raw);
     }
-    crate::eventually::eventually("it has to wait", Duration::from_secs(20), async || {
+    eventually("it has to wait", PATIENCE, async || {
         let mut stream = TcpStream::connect(address).await?;
         let mut start = [0; 10];
         stream.read_exact(&mut start).await?;
@@ -209,12 +215,12 @@ async fn a_flood_of_channels_is_bounded(world: &mut World) -> Outcome {
 }
 
 async fn a_connection_without_a_channel_ends(world: &mut World) -> Outcome {
-    let scene = Scene::with(world, Value::Null, &["--ssh-idle-timeout", "1"]).await?;
+    let scene = Scene::with(world, Value::Null, &["--ssh-idle-timeout", "4"]).await?;
     let raw = Raw::log_in(scene.gateway.ssh()?, &scene.name("alice")).await?;
     let channel = raw.session().await?;
-    channel.exec(true, "sleep 3; echo hi").await?;
+    channel.exec(true, "sleep 8; echo hi").await?;
     ensure!(finish(channel).await.stdout == "hi\n", "a channel keeps it");
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + PATIENCE;
     while !raw.0.is_closed() && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -233,7 +239,7 @@ async fn a_guest_that_dies_ends_its_sessions_and_no_gateway(world: &mut World) -
         &mut world.agent,
         Target::machine("gone", endpoint, None)?,
     ));
-    let finished = timeout(Duration::from_secs(60), finish(channel)).await;
+    let finished = timeout(PATIENCE, finish(channel)).await;
     let finished = finished.context("the session did not end")?;
     ensure!(finished.code == Some(255), "{finished:?}");
     let next = scene.ssh("alice", "true").await?;

@@ -14,7 +14,7 @@ use super::{
     raw::{Finished, Raw, finish, read_until},
 };
 use crate::{
-    eventually::eventually,
+    eventually::{PATIENCE, eventually},
     gateway::{Orchestrator, World},
     gateway_cases,
     runner::Outcome,
@@ -309,12 +309,10 @@ async fn a_client_that_vanishes_leaves_nothing(world: &mut World) -> Outcome {
         let found = scene.ssh("alice", "pgrep -f '^sleep 4711.25'").await?;
         Ok(found.code == Some(0))
     };
-    ensure!(runs().await?);
+    // It says that it is up just before it becomes that.
+    eventually("the program runs", PATIENCE, async || runs().await).await?;
     child.kill().await?;
-    eventually("the program is gone", Duration::from_secs(30), async || {
-        Ok(!runs().await?)
-    })
-    .await
+    eventually("the program is gone", PATIENCE, async || Ok(!runs().await?)).await
 }
 
 async fn whoever_meets_a_sleeping_vm_reads_that_it_wakes(world: &mut World) -> Outcome {

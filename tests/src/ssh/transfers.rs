@@ -10,7 +10,12 @@ use super::{
     client::ended,
     files::{make_many, make_tree, same},
 };
-use crate::{gateway::World, gateway_cases, runner::Outcome};
+use crate::{
+    eventually::{PATIENCE, eventually},
+    gateway::World,
+    gateway_cases,
+    runner::Outcome,
+};
 
 gateway_cases![
     a_tree_goes_there_and_back_with_scp: [40],
@@ -244,7 +249,16 @@ async fn what_is_done_to_files_is_in_the_audit_log(world: &mut World) -> Outcome
         .sftp("put here there\nget there back\nrename there moved\nrm moved\n")
         .await?
         .ok()?;
-    let log = fs::read_to_string(scene.gateway.folder().join("audit.jsonl"))?;
+    let log = || -> anyhow::Result<String> {
+        let path = scene.gateway.folder().join("audit.jsonl");
+        Ok(fs::read_to_string(path)?)
+    };
+    let is_end = |line: &str| line.contains(r#""verb":"ssh""#) && line.contains(r#""phase":"end""#);
+    eventually("the connection's end is logged", PATIENCE, async || {
+        Ok(log()?.lines().any(is_end))
+    })
+    .await?;
+    let log = log()?;
     let events: Vec<Value> = log
         .lines()
         .map(serde_json::from_str)
