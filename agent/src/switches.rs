@@ -2,8 +2,8 @@
 //! mutations` runs each named test against such an agent, and it must fail. The feature `test-switches` is never in a
 //! shipped binary. Without it `is_off` is `false` and `point` nothing when the compiler reads them, and no trace stays.
 //!
-//! A process of the test build reads `<its own path>.switches` when it starts, a word a line: a defence that is off, or a
-//! point at which the process is to die.
+//! A process of the test build reads `<its own path>.switches` when it starts, a word a line: a defence that is off, a point
+//! at which the process is to die, or a long time that is to be a short one.
 
 /// Reads what is off. Before the process becomes a user, who may not be able to.
 #[cfg(feature = "test-switches")]

@@ -26,7 +26,7 @@ use super::{
     sink::Sink,
     spec::{OnDisconnect, ProcessSpec},
 };
-use crate::{sys::errno_of, system::accounts::Account};
+use crate::{switches, sys::errno_of, system::accounts::Account};
 
 /// Programs at once. Each takes up to seven descriptors, and 256 KiB of output that waits for its client.
 pub(crate) const MAX_LIVE: usize = 1024;
@@ -34,6 +34,7 @@ pub(crate) const MAX_LIVE: usize = 1024;
 /// Ended programs that are remembered: not longer than this, and not more than that, so that a client that runs many
 /// small programs fills no memory.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+const REMEMBERED_SHORTLY: Duration = Duration::from_secs(2);
 const MAX_REMEMBERED: usize = 1024;
 
 /// Cheap to clone; all clones are one.
@@ -172,7 +173,7 @@ impl ProcessRegistry {
                     drop(record);
                     registry.forget_if_lost(running.own().await);
                     drop(place);
-                    tokio::time::sleep(REMEMBERED_FOR).await;
+                    tokio::time::sleep(remembered_for()).await;
                     forget_old(&mut lock(&registry.0.known).records);
                 }
                 Err(error) => {
@@ -322,11 +323,18 @@ fn not_watched(error: &io::Error) -> RunError {
     }
 }
 
+fn remembered_for() -> Duration {
+    match switches::is_off("long memory") {
+        true => REMEMBERED_SHORTLY,
+        false => REMEMBERED_FOR,
+    }
+}
+
 fn forget_old(records: &mut BTreeMap<ProcessId, Arc<Record>>) {
     records.retain(|_, record| {
         record
             .ended_at()
-            .is_none_or(|at| at.elapsed() < REMEMBERED_FOR)
+            .is_none_or(|at| at.elapsed() < remembered_for())
     });
     let mut remembered: Vec<_> = records
         .values()

@@ -5,12 +5,17 @@
 use std::{fs, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
-use guestline_client::{Error, ErrorReason, Offsets, PushOptions, Vm, WriteOptions};
+use guestline_client::{Error, ErrorReason, Offsets, PushOptions, SignalTarget, Vm, WriteOptions};
 use tokio::io::AsyncWriteExt;
 
 use super::{
-    commands::guestline, faults::kill_worker, invariants::Before, isolation::listener_of, pattern,
-    put, refusal, restart::COUNT_WORKERS, shell,
+    commands::guestline,
+    faults::kill_worker,
+    invariants::Before,
+    isolation::listener_of,
+    pattern, put, refusal,
+    restart::{COUNT_WORKERS, rest},
+    shell,
 };
 use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
 
@@ -21,6 +26,7 @@ cases![
     an_attach_ends_with_a_reason_wherever_its_worker_dies: [23],
     a_user_is_served_wherever_listener_or_worker_die_before: [32],
     a_client_that_is_killed_at_any_time_leaves_nothing: [9, 18],
+    a_program_is_forgotten_in_time_and_said_to_be_nobody: [23],
 ];
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -245,9 +251,48 @@ async fn a_user_is_served_wherever_listener_or_worker_die_before(target: &Target
         );
     }
     let bob = target.user("bob").processes();
-    let leader = guestline_client::SignalTarget::Leader;
-    bob.signal(started.process_id, 9, leader).await?;
+    bob.signal(started.process_id, 9, SignalTarget::Leader)
+        .await?;
     before.holds(target).await
+}
+
+/// By a worker that remembers for seconds what others remember for ten minutes.
+async fn a_program_is_forgotten_in_time_and_said_to_be_nobody(target: &Target) -> Outcome {
+    let switches = target
+        .switches()
+        .context("only a local agent has switches")?;
+    kill_worker(target, &target.user("alice")).await?;
+    fs::write(&switches, "long memory")?;
+    // Held, so that one worker is asked for all of it.
+    let alice = target.user("alice");
+    alice.files().stat("/").await?;
+    fs::remove_file(&switches)?;
+    let mut command = alice.shell("echo here; read -r _; exit 3");
+    let started = command.stdin(true).start(None).await?;
+    let id = started.process_id;
+    let processes = alice.processes();
+    let attached = processes.attach(id, Offsets::default()).await?;
+    attached.input().write("go\n").await;
+    let (said, code) = rest(attached).await?;
+    ensure!(said == "here\n" && code == Some(3), "{said:?} {code:?}");
+    let mut last = None;
+    eventually("it is forgotten", PATIENCE, async || {
+        last = processes.attach(id, Offsets::default()).await.err();
+        Ok(last.is_some())
+    })
+    .await?;
+    let reason = last.as_ref().and_then(Error::reason);
+    ensure!(reason == Some(ErrorReason::NoSuchProcess), "{last:?}");
+    let signalled = processes.signal(id, 15, SignalTarget::Leader).await;
+    let error = refusal("a signal to it", signalled)?;
+    ensure!(
+        error.reason() == Some(ErrorReason::NoSuchProcess),
+        "{error:?}"
+    );
+    let known = processes.list().await?;
+    ensure!(known.iter().all(|one| one.process_id != id), "{known:?}");
+    // The next one remembers as long as it should.
+    kill_worker(target, &alice).await
 }
 
 /// The command line's process, by SIGKILL.
