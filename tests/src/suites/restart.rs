@@ -5,10 +5,15 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use guestline_client::{AttachEvent, Attached, Event, Offsets};
 
-use super::{faults::kill_worker, shell};
+use tokio::{io::AsyncReadExt, time::timeout};
+
+use super::{commands::guestline, faults::kill_worker, shell};
 use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
 
-cases![what_runs_outlives_the_listener_and_is_found_again: [32]];
+cases![
+    what_runs_outlives_the_listener_and_is_found_again: [32],
+    who_was_killed_with_the_listener_goes_on_where_it_had_come_to: [23, 32],
+];
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -114,6 +119,46 @@ async fn what_runs_outlives_the_listener_and_is_found_again(target: &Target) -> 
     ensure!(
         output.status.success() && output.stdout == b"still here",
         "{output:?}"
+    );
+    Ok(())
+}
+
+/// The client by SIGKILL, as the listener: what it had printed is all that is known of where it was.
+async fn who_was_killed_with_the_listener_goes_on_where_it_had_come_to(target: &Target) -> Outcome {
+    let alice = target.user("alice");
+    ensure!(shell(&alice, "rm -f go").await?.0);
+    let line = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i; \
+        [ $i -ne 200 ] || until [ -e go ]; do sleep 0.1; done; done; exit 5";
+    let mut client = guestline(target, "alice")?
+        .args(["run", "--name", "counter", "--shell", line])
+        .spawn()?;
+    let mut printed = client.stdout.take().context("piped")?;
+    let mut heard = Vec::new();
+    while !heard.windows(5).any(|window| window == b"\n100\n") {
+        let read = timeout(DEADLINE, printed.read_buf(&mut heard)).await;
+        ensure!(read.context("silence")?? > 0, "the client ended");
+    }
+    client.kill().await?;
+    printed.read_to_end(&mut heard).await?;
+    kill_listener(target).await?;
+
+    let alice = target.user("alice");
+    let processes = alice.processes();
+    let mut known = processes.list().await?;
+    known.retain(|process| process.name == "counter" && process.exit.is_none());
+    ensure!(known.len() == 1, "it is listed so: {known:?}");
+    let reached = Offsets {
+        stdout: Some(heard.len() as u64),
+        stderr: None,
+    };
+    let attached = processes.attach(known[0].process_id, reached).await?;
+    alice.files().write("go", "").await?;
+    let (said, code) = rest(attached).await?;
+    let whole: String = (1..=300).map(|i| format!("{i}\n")).collect();
+    let heard = String::from_utf8(heard)?;
+    ensure!(
+        format!("{heard}{said}") == whole && code == Some(5),
+        "{heard:?} and then {said:?}, {code:?}"
     );
     Ok(())
 }
