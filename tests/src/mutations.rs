@@ -51,6 +51,10 @@ const LOCAL: &[Mutation] = &[
         "becoming::what_the_agent_inherited_reaches_no_worker",
     ),
     (
+        "execution",
+        "becoming::nothing_that_the_listener_remembers_is_in_a_worker",
+    ),
+    (
         "signal reset",
         "isolation::a_child_is_its_user_and_nothing_more",
     ),

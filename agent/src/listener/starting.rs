@@ -99,6 +99,10 @@ pub(super) fn start(
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
+    #[cfg(feature = "test-switches")]
+    if switches::is_off("execution") {
+        crate::sys::unexecuted::run_instead(&mut command, crate::worker::main);
+    }
     let mut child = tokio::process::Command::from(command)
         .spawn()
         .map_err(StartError::Execute)?;

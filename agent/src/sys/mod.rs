@@ -20,6 +20,8 @@ mod rename;
 pub(crate) mod socket_diag;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
+#[cfg(feature = "test-switches")]
+pub(crate) mod unexecuted;
 
 pub(crate) use errno::errno_of;
 pub(crate) use rename::{RenameFlags, renameat2};

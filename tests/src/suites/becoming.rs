@@ -2,20 +2,24 @@
 //!. For the local target, whose agent can be started by another program.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::Read,
     net::Shutdown,
     os::{
         fd::OwnedFd,
-        unix::{fs::PermissionsExt, net::UnixStream},
+        unix::{
+            fs::{FileExt, PermissionsExt},
+            net::UnixStream,
+        },
     },
+    path::Path,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, ensure};
-use guestline_client::{Error, RefusalReason};
+use guestline_client::{Error, RefusalReason, Secret};
 
-use super::{isolation::listener_of, refusal, shell};
+use super::{isolation::listener_of, proc::worker_of, refusal, shell};
 use crate::{cases, runner::Outcome, target::Target};
 
 cases![
@@ -24,6 +28,7 @@ cases![
     capabilities_that_stay_are_found_out: [14],
     a_way_back_is_found_out: [14],
     what_the_agent_inherited_reaches_no_worker: [3, 13],
+    nothing_that_the_listener_remembers_is_in_a_worker: [2, 13],
     an_usher_that_is_not_wholly_the_user_says_nothing: [14],
 ];
 
@@ -121,6 +126,72 @@ async fn what_the_agent_inherited_reaches_no_worker(target: &Target) -> Outcome 
         ensure!(!held.contains("shadow"), "a program holds {held}");
     }
     Ok(())
+}
+
+/// A word in its environment stands for all of its memory: a worker is executed, and has nothing that it was not told.
+async fn nothing_that_the_listener_remembers_is_in_a_worker(target: &Target) -> Outcome {
+    let agent = target
+        .agent()
+        .context("a machine's agent is started already")?;
+    let word = Secret::random()?;
+    let mut start = Command::new("unshare");
+    start.env("GUESTLINE_REMEMBERED", word.expose());
+    let other = Target::local_by(agent, start, None).await?;
+    let (root, alice) = (other.user("root"), other.user("alice"));
+    let listener = listener_of(&root).await?;
+    ensure!(
+        remembers(&other, &listener, word.expose())?,
+        "the listener does not have the word: it shows nothing"
+    );
+    for vm in [&root, &alice] {
+        let worker = worker_of(vm).await?;
+        ensure!(
+            !remembers(&other, &worker, word.expose())?,
+            "the worker {worker} has what was the listener's"
+        );
+    }
+    Ok(())
+}
+
+/// Whether a process of that agent has a word anywhere in its memory, by the pid that it has in its namespace.
+fn remembers(target: &Target, pid: &str, word: &str) -> anyhow::Result<bool> {
+    let program = target.switches().context("a local agent")?;
+    let program = program.with_extension("");
+    let is_it = |folder: &Path| {
+        let status = fs::read_to_string(folder.join("status")).unwrap_or_default();
+        let within = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        within.and_then(|pids| pids.split_whitespace().last()) == Some(pid)
+            && fs::read_link(folder.join("exe")).is_ok_and(|exe| exe == program)
+    };
+    let mut folders = fs::read_dir("/proc")?.flatten().map(|entry| entry.path());
+    let folder = folders.find(|folder| is_it(folder));
+    let folder = folder.with_context(|| format!("{pid} is not to be seen from here"))?;
+    let memory = File::open(folder.join("mem"))?;
+    let mut seen = 0;
+    for line in fs::read_to_string(folder.join("maps"))?.lines() {
+        let [range, rights, ..] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            continue;
+        };
+        if !rights.starts_with('r') {
+            continue;
+        }
+        let bound = |text: &str| u64::from_str_radix(text, 16);
+        let (begin, end) = range.split_once('-').context("a range")?;
+        let (begin, end) = (bound(begin)?, bound(end)?);
+        // Pages of the kernel's own cannot be read so.
+        let mut bytes = vec![0; (end - begin) as usize];
+        if memory.read_exact_at(&mut bytes, begin).is_ok() {
+            seen += bytes.len();
+            if bytes
+                .windows(word.len())
+                .any(|part| part == word.as_bytes())
+            {
+                return Ok(true);
+            }
+        }
+    }
+    ensure!(seen > 100_000, "only {seen} bytes of {pid} were read");
+    Ok(false)
 }
 
 /// systemd starts it as the user: here setpriv(1), in part.
