@@ -82,10 +82,12 @@ impl From<MachineFailure> for Failure {
             MachineFailure::Hook { doing: "start", .. } | MachineFailure::Start(_) => {
                 Code::VmStartFailed
             }
-            MachineFailure::Hook { .. } | MachineFailure::Suspend => Code::SuspendFailed,
+            MachineFailure::Hook { .. } | MachineFailure::Suspend | MachineFailure::Stop => {
+                Code::SuspendFailed
+            }
             MachineFailure::Spec(_) => Code::CreateBadRequest,
             MachineFailure::NoAgent | MachineFailure::Secret => Code::VmNotResponsive,
-            MachineFailure::Disk => Code::Internal,
+            MachineFailure::Disk | MachineFailure::Uncertain => Code::Internal,
             MachineFailure::Deleted(_) => Code::VmDeleted,
             MachineFailure::NotRunning => Code::VmNotRunning,
             MachineFailure::Suspending => Code::VmIsSuspending,

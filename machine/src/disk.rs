@@ -2,7 +2,13 @@
 
 use std::{
     fs::{self, File},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
+};
+
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    libc,
 };
 
 use crate::{MachineError, Setup, setup::programs};
@@ -33,6 +39,26 @@ impl Disk {
             programs::run(&setup.resize2fs()?.to_string_lossy(), &[&to])?;
         }
         fs::rename(&scratch, &self.path).map_err(MachineError::file("make", &self.path))
+    }
+
+    /// Whether somebody has it as a machine's disk, be it in another PID namespace or on another host: QEMU holds locks on
+    /// it (fcntl(2), "open file description locks"). One that is not there is not in use.
+    pub fn is_in_use(&self) -> Result<bool, MachineError> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            file => file.map_err(MachineError::file("open", &self.path))?,
+        };
+        // The kernel answers with a lock that would be in the way of this one, or with none.
+        let mut lock = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        let asked = fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).map_err(io::Error::from);
+        asked.map_err(MachineError::file("look for locks on", &self.path))?;
+        Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
     }
 }
 
@@ -68,6 +94,29 @@ mod tests {
             assert_eq!(disk.path.metadata().unwrap().len(), bytes);
             assert_eq!(file_system_size(&disk.path), bytes);
         }
+    }
+
+    #[test]
+    fn a_disk_is_in_use_while_somebody_holds_a_lock_on_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.disk");
+        let disk = Disk { path, size: None };
+        assert!(!disk.is_in_use().unwrap());
+        let file = File::create_new(&disk.path).unwrap();
+        assert!(!disk.is_in_use().unwrap());
+        // As QEMU has it: to read, and of a byte of its own (block/file-posix.c, RAW_LOCK_PERM_BASE).
+        let lock = libc::flock {
+            l_type: libc::F_RDLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 100,
+            l_len: 1,
+            l_pid: 0,
+        };
+        let reading = File::open(&disk.path).unwrap();
+        fcntl(&reading, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+        assert!(disk.is_in_use().unwrap());
+        drop((file, reading));
+        assert!(!disk.is_in_use().unwrap());
     }
 
     /// Its superblock says so: blocks at 4, and the logarithm of their KiB at 24 (Documentation/filesystems/ext4/super.rst).

@@ -13,7 +13,9 @@ mod error;
 mod images;
 mod machine;
 mod probe;
+mod process;
 mod record;
+mod running;
 mod setup;
 
 pub use disk::Disk;
@@ -21,4 +23,5 @@ pub use error::MachineError;
 pub use images::ImageKind;
 pub use machine::{Channel, Machine, MachineSpec, kvm_works};
 pub use record::{Record, find, list, stop};
+pub use running::running;
 pub use setup::Setup;

@@ -15,6 +15,7 @@ use crate::{
     images::{self, DRIVER_IS_UP, Image},
     probe::{Answer, Vsock},
     record::QEMU,
+    running::NAME_WORD,
     setup::say,
 };
 
@@ -353,7 +354,7 @@ fn add_arguments(
         "memory-backend-memfd,id=memory,size={}M,share=on",
         spec.memory
     );
-    let mut line = format!("console=ttyS0 panic=-1 guestline.name={}", spec.name);
+    let mut line = format!("console=ttyS0 panic=-1 {NAME_WORD}{}", spec.name);
     if spec.image == ImageKind::Minimal {
         line.push_str(" quiet");
     }

@@ -7,6 +7,7 @@ use std::{
     env,
     fs::{self, File, TryLockError},
     io::{ErrorKind, Write},
+    iter,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     thread,
@@ -18,7 +19,10 @@ use nix::{
     unistd::{Pid, geteuid},
 };
 
-use crate::MachineError;
+use crate::{
+    MachineError,
+    process::{self, Process},
+};
 
 /// How long processes get to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
@@ -27,7 +31,8 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(crate) const QEMU: &str = "qemu";
 
 /// What a machine's processes run, by a part of the program's name.
-const PROGRAMS: [&str; 2] = ["qemu-system", "vhost-device-vsock"];
+const PROGRAMS: [&str; 2] = [QEMU_PROGRAM, "vhost-device-vsock"];
+pub(crate) const QEMU_PROGRAM: &str = "qemu-system";
 
 /// The process whose machine it is, in a machine that was not detached.
 const OWNER: &str = "owner";
@@ -48,14 +53,6 @@ pub struct Record {
 #[derive(Debug)]
 pub(crate) struct Held {
     _folder: File,
-}
-
-/// A process, told from a later one of the same number by its start time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Process {
-    pid: i32,
-    /// Field 22 of /proc/PID/stat (proc(5)).
-    started: u64,
 }
 
 /// All machines of this user that left a record, by name. What is left of those whose owner was killed is removed.
@@ -89,10 +86,7 @@ pub fn find(name: &str) -> Result<Record, MachineError> {
 
 /// Ends a machine and forgets it.
 pub fn stop(name: &str) -> Result<(), MachineError> {
-    let record = find(name)?;
-    let _held = record.hold()?;
-    record.remove();
-    Ok(())
+    find(name)?.end()
 }
 
 impl Record {
@@ -105,6 +99,25 @@ impl Record {
             name: name.into(),
             folder: machines()?.join(name),
         })
+    }
+
+    /// One whose folder may be elsewhere than this process would make it.
+    pub(crate) fn at(name: &str, folder: &Path) -> Self {
+        Self {
+            name: name.into(),
+            folder: folder.into(),
+        }
+    }
+
+    /// Ends the machine and forgets it.
+    pub fn end(&self) -> Result<(), MachineError> {
+        let _held = match self.hold() {
+            // The place of its folder is gone, and nobody holds what is not there.
+            Err(MachineError::File { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+            held => Some(held?),
+        };
+        self.remove();
+        Ok(())
     }
 
     /// Makes the folder, without what a machine that is gone left there. The name is taken for as long as the result
@@ -214,8 +227,9 @@ impl Record {
     }
 
     fn signal_qemu(&self, signal: Signal) -> Result<(), MachineError> {
-        let qemu = self.processes(Some(QEMU));
-        let qemu = qemu.iter().find(|process| process.lives());
+        let unrecorded = iter::once_with(|| self.unrecorded(QEMU_PROGRAM)).flatten();
+        let mut qemu = self.processes(Some(QEMU)).into_iter().chain(unrecorded);
+        let qemu = qemu.find(Process::lives);
         let sent = qemu.map(|process| kill(Pid::from_raw(process.pid), signal));
         match sent {
             Some(Ok(())) => Ok(()),
@@ -322,25 +336,23 @@ impl Record {
         let _ = fs::remove_dir_all(&self.folder);
     }
 
-    /// Those that were started and not recorded, because whoever did that was killed in between. Known by their arguments:
-    /// both programs are told of a socket in the machine's folder.
-    fn unrecorded(&self) -> Vec<Process> {
+    /// Those of a program that are not in the record: whoever started them was killed before it could note them, or the
+    /// record is gone. Known by their arguments: both programs are told of a file in the machine's folder.
+    fn unrecorded(&self, program: &str) -> Vec<Process> {
         let folder = format!("{}/", self.folder.display());
-        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line);
-            let program = line.split('\0').next().unwrap_or_default();
-            PROGRAMS.iter().any(|name| program.contains(name)) && line.contains(&folder)
-        })
-        .filter_map(Process::of)
-        .collect()
+        let is_ours = |words: &[String]| {
+            words.first().is_some_and(|name| name.contains(program))
+                && words.iter().any(|word| word.contains(&folder))
+        };
+        let all = process::all().unwrap_or_default().into_iter();
+        all.filter(|program| is_ours(&program.arguments))
+            .map(|program| program.process)
+            .collect()
     }
 
     fn end_processes(&self) {
         let mut processes = self.processes(None);
-        processes.extend(self.unrecorded());
+        processes.extend(PROGRAMS.iter().flat_map(|program| self.unrecorded(program)));
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             for process in processes.iter().filter(|process| process.lives()) {
                 let _ = kill(Pid::from_raw(process.pid), signal);
@@ -352,29 +364,6 @@ impl Record {
                 thread::sleep(Duration::from_millis(10));
             }
         }
-    }
-}
-
-impl Process {
-    /// Of a pid and a start time.
-    fn parse<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Self> {
-        Some(Self {
-            pid: words.next()?.parse().ok()?,
-            started: words.next()?.parse().ok()?,
-        })
-    }
-
-    fn of(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, field 2, may have spaces and brackets: count from the last of them.
-        let mut rest = stat.rsplit_once(')')?.1.split_whitespace();
-        let state = rest.next()?;
-        let started = rest.nth(18)?.parse().ok()?;
-        (state != "Z").then_some(Self { pid, started })
-    }
-
-    fn lives(&self) -> bool {
-        Self::of(self.pid) == Some(*self)
     }
 }
 
@@ -407,19 +396,6 @@ fn make_private(folder: &Path) -> Result<(), MachineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_process_is_known_by_its_start_too() {
-        let own = Process::of(std::process::id() as i32).unwrap();
-        assert!(own.lives());
-        assert!(
-            !Process {
-                started: own.started + 1,
-                ..own
-            }
-            .lives()
-        );
-    }
 
     #[test]
     fn of_two_who_want_a_name_one_gets_it_and_the_other_hears_why() {
@@ -498,10 +474,10 @@ mod tests {
             .unwrap();
         // Its words are in /proc a moment after the exec has let its parent go on.
         let end = Instant::now() + Duration::from_secs(10);
-        while record.unrecorded().is_empty() && Instant::now() < end {
+        while record.unrecorded(PROGRAMS[1]).is_empty() && Instant::now() < end {
             thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(record.unrecorded().len(), 1);
+        assert_eq!(record.unrecorded(PROGRAMS[1]).len(), 1);
         record.remove();
         assert!(!stray.wait().unwrap().success());
         drop(held);

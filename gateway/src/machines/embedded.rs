@@ -1,5 +1,13 @@
 //! Machines that this gateway runs itself, under QEMU by `guestline-machine`. A machine's name there is its VM id; it lives
-//! on when the gateway ends, and is found again by the next one on the same data folder.
+//! on when the gateway ends, and is found again by the next one on the same data folder (`adopt.rs`).
+//!
+//! A machine is started, and its disk deleted, when it is certain that no QEMU of it runs: `find.rs`.
+
+mod adopt;
+mod ended;
+mod find;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -19,6 +27,8 @@ use crate::{
     ids::{GatewayId, VmId},
     store::{KeptUntil, Store, StoreError, Vm, VmKind, VmState},
 };
+use find::recorded;
+pub(super) use find::secret_file;
 
 /// What a stop leaves of a start's limit: the machine's own deadline ends before ours, so that it clears up itself.
 const MARGIN: Duration = Duration::from_millis(500);
@@ -27,6 +37,10 @@ const MARGIN: Duration = Duration::from_millis(500);
 const POWEROFF_ASK: Duration = Duration::from_secs(5);
 const POWEROFF_LIMIT: Duration = Duration::from_secs(20);
 const POWEROFF_POLL: Duration = Duration::from_millis(100);
+
+/// How long what was ended may still be seen.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+const SETTLE_POLL: Duration = Duration::from_millis(50);
 
 /// What running machines takes.
 #[derive(Clone, Debug)]
@@ -120,83 +134,16 @@ impl Embedded {
         &self.gateway
     }
 
-    /// Running machines go on. One whose creation was cut off never came to be; one that died meanwhile is stopped.
-    async fn adopt(&self, store: &Store) -> Result<(), EmbeddedError> {
-        for id in self.deletions() {
-            tracing::warn!(vm = %id, "a VM whose deletion was cut off is deleted");
-            match self.delete(&id).await {
-                Ok(()) => {
-                    store.delete_vm(&id).await?;
-                    self.deleted(&id);
-                }
-                Err(error) => tracing::warn!(vm = %id, %error, "its disk stays"),
-            }
-        }
-        for vm in store.vms().await?.into_iter().filter(|vm| self.owns(vm)) {
-            let is_created = vm.instance.is_some();
-            let found = record(&vm.id).filter(Record::is_running);
-            if is_created && vm.is_not_kept(left_as(vm.state, found.is_some())) {
-                tracing::warn!(vm = %vm.id, "a VM that is not kept has ended, and is removed");
-                self.remove(&vm.id, store).await?;
-                continue;
-            }
-            match (vm.state, found) {
-                (VmState::Running | VmState::Suspended, Some(_)) => {
-                    tracing::info!(vm = %vm.id, "found a VM again");
-                    self.with_running(|running| running.insert(vm.id, None));
-                }
-                (VmState::Starting | VmState::Suspending | VmState::Stopped, _) if !is_created => {
-                    tracing::warn!(vm = %vm.id, "a VM whose creation was cut off is removed");
-                    self.remove(&vm.id, store).await?;
-                }
-                // It was being started, resumed, suspended or stopped. Whichever it was, nothing of it is lost this way.
-                (VmState::Starting | VmState::Suspending, Some(record)) => {
-                    tracing::warn!(vm = %vm.id, "a VM that was changing its state is suspended");
-                    match blocking(move || record.pause()).await {
-                        Ok(()) => {
-                            store.change_state(&vm, VmState::Suspended).await?;
-                            self.with_running(|running| running.insert(vm.id, None));
-                        }
-                        Err(error) => {
-                            tracing::warn!(vm = %vm.id, %error, "it does not even do that, and is ended");
-                            end_unowned(&vm.id).await;
-                            store.change_state(&vm, VmState::Stopped).await?;
-                        }
-                    }
-                }
-                (VmState::Stopped, Some(_)) => end_unowned(&vm.id).await,
-                (VmState::Stopped, None) => {}
-                (_, None) => {
-                    tracing::warn!(vm = %vm.id, "a VM ended while no gateway looked after it");
-                    end_unowned(&vm.id).await;
-                    store.change_state(&vm, VmState::Stopped).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// One that is no more, of an earlier gateway.
-    async fn remove(&self, id: &VmId, store: &Store) -> Result<(), StoreError> {
-        if let Err(error) = self.delete(id).await {
-            tracing::warn!(vm = %id, %error, "its disk stays");
-        }
-        store.delete_vm(id).await?;
-        self.deleted(id);
-        Ok(())
-    }
-
     fn owns(&self, vm: &Vm) -> bool {
         matches!(&vm.kind, VmKind::Embedded { gateway, .. } if *gateway == self.gateway)
     }
 
     /// Lets a suspended machine go on. `None` if its memory is gone, and it must be booted.
     pub(super) async fn resume(&self, vm: &Vm) -> Result<Option<Endpoint>, MachineFailure> {
-        let suspended = (vm.state == VmState::Suspended)
-            .then(|| record(&vm.id))
-            .flatten();
-        let (Some(record), Some(endpoint)) = (suspended.filter(Record::is_running), &vm.endpoint)
-        else {
+        let (VmState::Suspended, Some(endpoint)) = (vm.state, &vm.endpoint) else {
+            return Ok(None);
+        };
+        let Some(record) = self.find(&vm.id).await? else {
             return Ok(None);
         };
         blocking(move || record.resume())
@@ -207,7 +154,7 @@ impl Embedded {
 
     /// Has it stand still with what it has in memory, on which it goes on later.
     pub(super) async fn suspend(&self, id: &VmId) -> Result<(), MachineFailure> {
-        let record = record(id).ok_or(MachineFailure::NotRunning)?;
+        let record = self.find(id).await?.ok_or(MachineFailure::NotRunning)?;
         blocking(move || record.pause()).await.map_err(|error| {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(vm = %id, error, "a VM could not be suspended");
@@ -237,7 +184,7 @@ impl Embedded {
         if self.deletion(id).exists() {
             return Err(MachineFailure::Deleted(id.clone()));
         }
-        self.stop(id).await;
+        self.stop(id).await?;
         let spec = MachineSpec {
             name: id.to_string(),
             image: self.config.image,
@@ -262,31 +209,61 @@ impl Embedded {
         endpoint.map_err(|error| MachineFailure::Start(format!("{error}").into()))
     }
 
-    /// Ends it as a power cut does, if it runs.
-    pub(super) async fn stop(&self, id: &VmId) {
-        match self.with_running(|running| running.remove(id)).flatten() {
-            Some(machine) => blocking(move || machine.end()).await,
-            None => end_unowned(id).await,
+    /// Ends it as a power cut does, if it runs. After a success it certainly does not.
+    pub(super) async fn stop(&self, id: &VmId) -> Result<(), MachineFailure> {
+        if let Some(machine) = self.with_running(|running| running.remove(id)).flatten() {
+            blocking(move || machine.end()).await;
+            return Ok(());
+        }
+        let ended = self.end_unowned(id).await;
+        if ended.is_err() {
+            // Somebody must go on looking after it.
+            self.with_running(|running| running.insert(id.clone(), None));
+        }
+        ended
+    }
+
+    /// Ends a machine that is not our child, and clears up after one that ended by itself.
+    async fn end_unowned(&self, id: &VmId) -> Result<(), MachineFailure> {
+        let limit = Instant::now() + SETTLE_LIMIT;
+        loop {
+            if let Some(record) = recorded(id) {
+                end(record).await;
+            }
+            match self.find(id).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(record)) if Instant::now() < limit => end(record).await,
+                Ok(Some(_)) => return Err(MachineFailure::Stop),
+                // The threads of one that was killed have its disk a little longer than its process is there.
+                Err(_) if Instant::now() < limit => tokio::time::sleep(SETTLE_POLL).await,
+                Err(uncertain) => return Err(uncertain.into()),
+            }
         }
     }
 
     /// Powers off, and removes all that is left of it. A mark says so until [`Embedded::deleted`]: cut off in between, the
     /// next gateway goes on, and does not start it once more without its disk.
     pub(super) async fn delete(&self, id: &VmId) -> Result<(), MachineFailure> {
+        let failed = |error: io::Error| {
+            tracing::warn!(vm = %id, %error, "a VM's disk could not be removed");
+            MachineFailure::Disk
+        };
         let removed = async {
-            tokio::fs::write(self.deletion(id), "").await?;
-            self.stop(id).await;
+            tokio::fs::write(self.deletion(id), "")
+                .await
+                .map_err(failed)?;
+            self.stop(id).await?;
             match tokio::fs::remove_file(self.disk(id)).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
                 _ => Ok(()),
             }
         };
-        removed.await.map_err(|error| {
-            tracing::warn!(vm = %id, %error, "a VM's disk could not be removed");
+        let removed = removed.await;
+        if removed.is_err() {
             // It has its disk, and is not deleted.
             self.deleted(id);
-            MachineFailure::Disk
-        })
+        }
+        removed
     }
 
     /// The store has forgotten it.
@@ -298,14 +275,6 @@ impl Embedded {
 
     fn deletion(&self, id: &VmId) -> PathBuf {
         self.disks.join(format!("{id}.deleted"))
-    }
-
-    /// Those that were begun and not ended.
-    fn deletions(&self) -> Vec<VmId> {
-        let files = fs::read_dir(&self.disks).into_iter().flatten().flatten();
-        let names = files.filter_map(|file| file.file_name().into_string().ok());
-        let of = |name: String| VmId::parse(name.strip_suffix(".deleted")?);
-        names.filter_map(of).collect()
     }
 
     /// Whether a machine that is powered off keeps its files.
@@ -326,7 +295,7 @@ impl Embedded {
         let command = root.shell("sync; poweroff");
         let _ = tokio::time::timeout(POWEROFF_ASK, command.output()).await;
         let end = Instant::now() + POWEROFF_LIMIT;
-        while is_running(id) && Instant::now() < end {
+        while matches!(self.find(id).await, Ok(Some(_))) && Instant::now() < end {
             tokio::time::sleep(POWEROFF_POLL).await;
         }
     }
@@ -395,68 +364,6 @@ impl Machines {
             tracing::warn!(vm = %vm.id, %error, "a VM that could not be created was left behind");
         }
     }
-
-    /// Machines of ours whose QEMU ended by itself: the guest powered off, or it crashed.
-    pub(super) async fn note_dead_machines(&self) -> Result<(), MachineFailure> {
-        let Some(embedded) = &self.embedded else {
-            return Ok(());
-        };
-        let running: Vec<VmId> = embedded.with_running(|running| running.keys().cloned().collect());
-        for id in running.into_iter().filter(|id| !is_running(id)) {
-            let Some(vm) = self.store.vm(&id).await? else {
-                continue;
-            };
-            if matches!(vm.state, VmState::Running | VmState::Suspended) {
-                self.note_dead(embedded, &vm).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Claimed while what is left of it is cleared away: whoever wants to wake it waits for that.
-    async fn note_dead(&self, embedded: &Embedded, vm: &Vm) -> Result<(), MachineFailure> {
-        let Some(claimed) = self.store.change_state(vm, VmState::Suspending).await? else {
-            return Ok(());
-        };
-        // It may have been started anew before the claim.
-        if is_running(&vm.id) {
-            self.store.change_state(&claimed, vm.state).await?;
-            return Ok(());
-        }
-        tracing::warn!(vm = %vm.id, "a VM ended by itself");
-        self.guests.forget(&vm.id);
-        if vm.is_not_kept(VmState::Stopped) {
-            return self.forget_for_good(embedded, &claimed).await;
-        }
-        embedded.stop(&vm.id).await;
-        self.store.change_state(&claimed, VmState::Stopped).await?;
-        Ok(())
-    }
-
-    /// Removes one that is not kept, and has ended. `claimed` is ours.
-    pub(super) async fn forget_for_good(
-        &self,
-        embedded: &Embedded,
-        claimed: &Vm,
-    ) -> Result<(), MachineFailure> {
-        if let Err(failure) = embedded.delete(&claimed.id).await {
-            self.store.change_state(claimed, VmState::Stopped).await?;
-            return Err(failure);
-        }
-        self.store.delete_vm(&claimed.id).await?;
-        embedded.deleted(&claimed.id);
-        tracing::info!(vm = %claimed.id, "a VM that is not kept was deleted");
-        Ok(())
-    }
-}
-
-/// What the next gateway makes of a machine in that state.
-fn left_as(state: VmState, runs: bool) -> VmState {
-    match (state, runs) {
-        (VmState::Running | VmState::Suspended, true) => state,
-        (VmState::Starting | VmState::Suspending, true) => VmState::Suspended,
-        (VmState::Stopped, _) | (_, false) => VmState::Stopped,
-    }
 }
 
 /// Given up, it still ends what it started: nobody else knows of it.
@@ -495,26 +402,12 @@ fn start_failure(error: &MachineError, limit: Duration) -> MachineFailure {
     }
 }
 
-fn record(id: &VmId) -> Option<Record> {
-    guestline_machine::find(id.as_str()).ok()
-}
-
-/// Of a machine that runs.
-pub(super) fn secret_file(id: &VmId) -> Option<PathBuf> {
-    record(id)?.secret_file()
-}
-
-fn is_running(id: &VmId) -> bool {
-    record(id).is_some_and(|record| record.is_running())
-}
-
-/// Ends a machine that another process started; that there is none is no failure.
-async fn end_unowned(id: &VmId) {
-    let name = id.to_string();
-    if let Err(error) = blocking(move || guestline_machine::stop(&name)).await
-        && !matches!(error, MachineError::Unknown { .. })
-    {
-        tracing::warn!(vm = %id, %error, "a VM could not be ended");
+/// Ends what a record knows of.
+async fn end(record: Record) {
+    let name = record.name().to_owned();
+    if let Err(error) = blocking(move || record.end()).await {
+        tracing::warn!(vm = name, %error, "a VM could not be ended");
+        tokio::time::sleep(SETTLE_POLL).await;
     }
 }
 

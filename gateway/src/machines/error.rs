@@ -26,6 +26,10 @@ pub(crate) enum MachineFailure {
     Spec(Arc<str>),
     #[error("the VM could not be suspended")]
     Suspend,
+    #[error("the VM could not be ended")]
+    Stop,
+    #[error("it cannot be told whether the VM runs; the gateway's log says why")]
+    Uncertain,
     #[error("the VM's secret cannot be read")]
     Secret,
     #[error("the VM's disk could not be removed")]

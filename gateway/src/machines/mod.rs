@@ -301,8 +301,7 @@ impl Machines {
             let root = guests::connection(vm, &endpoint, &Username::root())?;
             embedded.power_off(&vm.id, &root).await;
         }
-        embedded.stop(&vm.id).await;
-        Ok(())
+        embedded.stop(&vm.id).await
     }
 
     fn check_can(&self, vm: &Vm, to: VmState) -> Result<(), MachineFailure> {
@@ -372,10 +371,7 @@ impl Machines {
                 .map(drop),
             VmKind::External { .. } => Ok(()),
             VmKind::Embedded { .. } => match self.own(vm) {
-                Ok(embedded) => {
-                    embedded.stop(&vm.id).await;
-                    Ok(())
-                }
+                Ok(embedded) => embedded.stop(&vm.id).await,
                 Err(error) => Err(error),
             },
         };

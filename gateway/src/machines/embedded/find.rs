@@ -1,0 +1,88 @@
+//! Whether a machine runs on this host: by its record, by the host's processes, and by who has its disk. "No" is certain here:
+//! what is started or deleted while it runs is lost. "It cannot be told" is an answer of its own.
+
+use std::{path::PathBuf, sync::Arc};
+
+use guestline_machine::{Disk, MachineError, Record};
+use thiserror::Error;
+
+use super::{Embedded, blocking};
+use crate::{ids::VmId, machines::MachineFailure};
+
+/// Why it cannot be told whether a machine runs. Nothing of it is started or deleted then.
+#[derive(Debug, Error)]
+pub(in crate::machines) enum Uncertain {
+    #[error("the processes of this host cannot be listed")]
+    Processes(#[source] Arc<MachineError>),
+    #[error("its disk is in use, by a process that cannot be seen here")]
+    DiskInUse,
+    #[error("it cannot be seen whether its disk is in use")]
+    Disk(#[source] MachineError),
+}
+
+impl From<Uncertain> for MachineFailure {
+    fn from(uncertain: Uncertain) -> Self {
+        let error = &uncertain as &dyn std::error::Error;
+        tracing::warn!(error, "it cannot be told whether a VM runs");
+        Self::Uncertain
+    }
+}
+
+impl Embedded {
+    /// The machine, if its QEMU lives. `None` is certain: then it has ended, and may be started anew or deleted.
+    pub(in crate::machines) async fn find(&self, id: &VmId) -> Result<Option<Record>, Uncertain> {
+        // Most of the time its record is where it should be.
+        if let Some(record) = recorded(id).filter(Record::is_running) {
+            return Ok(Some(record));
+        }
+        self.find_among(id, &running().await)
+    }
+
+    /// The same of many machines, after one look at what runs.
+    pub(super) fn find_among(
+        &self,
+        id: &VmId,
+        running: &Running,
+    ) -> Result<Option<Record>, Uncertain> {
+        if let Some(record) = recorded(id).filter(Record::is_running) {
+            return Ok(Some(record));
+        }
+        let running = running
+            .as_ref()
+            .map_err(|error| Uncertain::Processes(error.clone()))?;
+        if let Some(record) = running.iter().find(|record| record.name() == id.as_str()) {
+            return Ok(Some(record.clone()));
+        }
+        let disk = Disk {
+            path: self.disk(id),
+            size: None,
+        };
+        match disk.is_in_use() {
+            Ok(false) => Ok(None),
+            Ok(true) => Err(Uncertain::DiskInUse),
+            Err(error) => Err(Uncertain::Disk(error)),
+        }
+    }
+}
+
+/// What runs on this host, as somebody saw it; an error says that it cannot be seen.
+pub(super) type Running = Result<Vec<Record>, Arc<MachineError>>;
+
+pub(super) async fn running() -> Running {
+    blocking(guestline_machine::running).await.map_err(Arc::new)
+}
+
+/// Where a machine's record should be. That there is none says nothing: see [`Embedded::find`].
+pub(super) fn recorded(id: &VmId) -> Option<Record> {
+    guestline_machine::find(id.as_str()).ok()
+}
+
+/// Of a machine that runs.
+pub(in crate::machines) fn secret_file(id: &VmId) -> Option<PathBuf> {
+    let recorded = recorded(id).and_then(|record| record.secret_file());
+    recorded.or_else(|| {
+        let running = guestline_machine::running().ok()?;
+        let record = running.iter().find(|record| record.name() == id.as_str())?;
+        record.secret_file()
+    })
+}

@@ -1,0 +1,223 @@
+//! What becomes of machines whose QEMU has ended, runs, or may run. No VM is booted: a QEMU is a shell with its name and words.
+
+use std::{
+    fs::File,
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant, SystemTime},
+};
+
+use guestline_machine::{ImageKind, Setup};
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
+
+use super::{Embedded, EmbeddedConfig};
+use crate::{
+    ids::{GatewayId, InstanceId, VmId},
+    machines::Machines,
+    metrics::Metrics,
+    store::{KeptUntil, Location, Store, Vm, VmKind, VmState},
+};
+
+/// A gateway's data folder with machines that were never booted.
+struct Fixture {
+    folder: tempfile::TempDir,
+    gateway: GatewayId,
+    store: Store,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("machines")).unwrap();
+        let location = Location::Sqlite(folder.path().join("gateway.db"));
+        Self {
+            gateway: GatewayId::random(),
+            store: Store::open(&location).await.unwrap(),
+            folder,
+        }
+    }
+
+    /// The next gateway on the folder.
+    async fn gateway(&self) -> Machines {
+        let embedded = Embedded {
+            gateway: self.gateway.clone(),
+            config: EmbeddedConfig {
+                agent: "/nonexistent/agent".into(),
+                cache: self.folder.path().into(),
+                image: ImageKind::Debian,
+                memory_mib: 1,
+            },
+            setup: Setup::new(self.folder.path()),
+            disks: self.folder.path().join("machines"),
+            running: Default::default(),
+        };
+        embedded.adopt(&self.store).await.unwrap();
+        let limit = Duration::from_secs(5);
+        Machines::new(self.store.clone(), Some(embedded), Metrics::new(), limit).unwrap()
+    }
+
+    /// A machine that has run, with its disk.
+    async fn vm(&self, state: VmState, kept_until: Option<KeptUntil>) -> VmId {
+        let now = SystemTime::now();
+        let vm = Vm {
+            id: VmId::random(),
+            kind: VmKind::Embedded {
+                gateway: self.gateway.clone(),
+                image: "debian".into(),
+                memory_mib: 1,
+                cpus: None,
+                packages: Vec::new(),
+                users: Vec::new(),
+                disk_gib: None,
+                kept_until,
+            },
+            state,
+            state_since: now,
+            instance: Some(InstanceId::random()),
+            endpoint: Some("unix:/nonexistent/agent.sock".parse().unwrap()),
+            workdir: None,
+            idle_timeout: None,
+            last_activity: now,
+            created_at: now,
+        };
+        self.store.add_vm(&vm).await.unwrap();
+        File::create(self.disk(&vm.id)).unwrap();
+        vm.id
+    }
+
+    fn disk(&self, id: &VmId) -> std::path::PathBuf {
+        let disks = self.folder.path().join("machines");
+        disks.join(format!("{id}.disk"))
+    }
+
+    /// The state, if it is not deleted; its disk is there or gone with it.
+    async fn state(&self, id: &VmId) -> Option<VmState> {
+        let vm = self.store.vm(id).await.unwrap();
+        assert_eq!(vm.is_some(), self.disk(id).exists());
+        vm.map(|vm| vm.state)
+    }
+
+    /// What runs of a machine, with a record where this process would not look for it.
+    fn qemu(&self, id: &VmId) -> Qemu {
+        let mut command = Command::new("sh");
+        command
+            .arg0("qemu-system-x86_64")
+            .args(["-c", "read line", "sh", "-initrd"])
+            .arg(self.folder.path().join(format!("records/{id}/initramfs")))
+            .args(["-append", &format!("guestline.name={id}")])
+            .stdin(Stdio::piped());
+        let qemu = Qemu(command.spawn().unwrap());
+        // Its words are in /proc a moment after the exec has let its parent go on.
+        let end = Instant::now() + Duration::from_secs(10);
+        while !is_running(id) {
+            assert!(Instant::now() < end, "it does not run");
+        }
+        qemu
+    }
+}
+
+/// Ends with its value.
+struct Qemu(Child);
+
+impl Qemu {
+    fn lives(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn is_running(id: &VmId) -> bool {
+    let running = guestline_machine::running().unwrap();
+    running.iter().any(|record| record.name() == id.as_str())
+}
+
+/// As QEMU has its disk, where we cannot see it.
+fn lock(disk: &std::path::Path) -> File {
+    let file = File::open(disk).unwrap();
+    let lock = libc::flock {
+        l_type: libc::F_RDLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 100,
+        l_len: 1,
+        l_pid: 0,
+    };
+    fcntl(&file, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    file
+}
+
+const EPHEMERAL: [Option<KeptUntil>; 2] = [Some(KeptUntil::Suspended), Some(KeptUntil::Stopped)];
+
+#[tokio::test]
+async fn a_machine_that_has_ended_is_stopped_or_deleted_as_its_persistence_says() {
+    let fixture = Fixture::new().await;
+    let state = VmState::Running;
+    let kept = fixture.vm(state, None).await;
+    let ephemeral = [
+        fixture.vm(state, EPHEMERAL[0]).await,
+        fixture.vm(state, EPHEMERAL[1]).await,
+    ];
+    fixture.gateway().await;
+    assert_eq!(fixture.state(&kept).await, Some(VmState::Stopped));
+    for id in &ephemeral {
+        assert_eq!(fixture.state(id).await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_machine_whose_record_is_gone_goes_on_while_its_qemu_lives() {
+    let fixture = Fixture::new().await;
+    let mut machines = Vec::new();
+    for kept_until in [None, EPHEMERAL[0], EPHEMERAL[1]] {
+        let id = fixture.vm(VmState::Running, kept_until).await;
+        machines.push((fixture.qemu(&id), id));
+    }
+    let gateway = fixture.gateway().await;
+    gateway.note_dead_machines().await.unwrap();
+    for (qemu, id) in &mut machines {
+        assert_eq!(fixture.state(id).await, Some(VmState::Running));
+        assert!(qemu.lives());
+    }
+    // It is ended and deleted on demand, and when it ends by itself.
+    let (mut qemu, id) = machines.pop().unwrap();
+    let vm = fixture.store.vm(&id).await.unwrap().unwrap();
+    gateway.delete(&vm).await.unwrap();
+    assert_eq!(fixture.state(&id).await, None);
+    assert!(!qemu.lives());
+    let (qemu, id) = machines.pop().unwrap();
+    drop(qemu);
+    gateway.note_dead_machines().await.unwrap();
+    assert_eq!(fixture.state(&id).await, None);
+}
+
+#[tokio::test]
+async fn what_may_still_run_is_neither_started_nor_deleted() {
+    let fixture = Fixture::new().await;
+    let state = VmState::Running;
+    let kept = fixture.vm(state, None).await;
+    let ephemeral = fixture.vm(state, EPHEMERAL[0]).await;
+    let both = [&kept, &ephemeral];
+    let locks = both.map(|id| lock(&fixture.disk(id)));
+    let gateway = fixture.gateway().await;
+    gateway.note_dead_machines().await.unwrap();
+    for id in both {
+        assert_eq!(fixture.state(id).await, Some(VmState::Running));
+        let vm = fixture.store.vm(id).await.unwrap().unwrap();
+        assert!(gateway.delete(&vm).await.is_err());
+        assert_eq!(fixture.state(id).await, Some(VmState::Running));
+    }
+    // As soon as it can be told, it is as if it had been told at once.
+    drop(locks);
+    gateway.note_dead_machines().await.unwrap();
+    assert_eq!(fixture.state(&kept).await, Some(VmState::Stopped));
+    assert_eq!(fixture.state(&ephemeral).await, None);
+}
