@@ -140,7 +140,9 @@ impl Embedded {
 
     /// Lets a suspended machine go on. `None` if its memory is gone, and it must be booted.
     pub(super) async fn resume(&self, vm: &Vm) -> Result<Option<Endpoint>, MachineFailure> {
-        let (VmState::Suspended, Some(endpoint)) = (vm.state, &vm.endpoint) else {
+        // One that cannot be booted again goes on in whatever state its gateway has left it.
+        let may_go_on = vm.state == VmState::Suspended || vm.is_in_its_only_run();
+        let Some(endpoint) = vm.endpoint.as_ref().filter(|_| may_go_on) else {
             return Ok(None);
         };
         let Some(record) = self.find(&vm.id).await? else {

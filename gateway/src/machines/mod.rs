@@ -118,7 +118,6 @@ impl Machines {
         // Before the look at its state, so that it is not put to sleep in between.
         let in_use = self.uses.begin(&vm.id);
         let endpoint = self.awake(vm).await?;
-        self.check_place(vm)?;
         let guest = self.guests.get(vm, &endpoint, session.user())?;
         operation.acts_through(&guest);
         Ok(AwakeGuest {
@@ -341,12 +340,16 @@ impl Machines {
             VmKind::Embedded { .. } => {
                 let embedded = self.own(vm)?;
                 let Some(endpoint) = embedded.resume(vm).await? else {
+                    if vm.is_in_its_only_run() {
+                        return Err(MachineFailure::Deleted(vm.id.clone()));
+                    }
                     return embedded.start(&vm.id, &vm.kind, self.wake_limit).await;
                 };
-                if timeout(RESUME_PATIENCE, wait_for_agent(&endpoint))
-                    .await
-                    .is_err()
-                {
+                let answers = wait_for_agent(&endpoint);
+                if vm.is_in_its_only_run() {
+                    // There is no disk to give its memory up for.
+                    answers.await;
+                } else if timeout(RESUME_PATIENCE, answers).await.is_err() {
                     tracing::warn!(vm = %vm.id, "a resumed VM is out of reach: booting it anew");
                     return embedded.start(&vm.id, &vm.kind, self.wake_limit).await;
                 }

@@ -43,6 +43,7 @@ pub(crate) struct Wakes {
 impl Machines {
     /// Where the machine's agent answers; wakes it if it sleeps.
     pub(crate) async fn awake(&self, vm: &Vm) -> Result<Endpoint, MachineFailure> {
+        self.check_place(vm)?;
         if let (VmState::Running, Some(endpoint)) = (vm.state, &vm.endpoint)
             && self.note_use(vm).await?
         {
@@ -116,7 +117,7 @@ impl Machines {
         }
     }
 
-    /// The machine is ours to start. After a failure it sleeps again as before.
+    /// The machine is ours to start. After a failure it sleeps again, or has ended.
     async fn start_claimed(
         &self,
         before: &Vm,
@@ -148,6 +149,9 @@ impl Machines {
             }
             Err(failure) => failure,
         };
+        if before.is_in_its_only_run() {
+            return Err(self.put_back(starting, failure).await?);
+        }
         self.end_quietly(before).await;
         // An orchestrator's machine may still have its memory; ours was ended.
         let asleep = match (before.state, &before.kind) {

@@ -152,6 +152,11 @@ impl Vm {
             VmState::Starting | VmState::Running | VmState::Suspending => false,
         }
     }
+
+    /// Whether it was booted, and will not be once more: it lives as long as its QEMU.
+    pub(crate) fn is_in_its_only_run(&self) -> bool {
+        self.instance.is_some() && self.is_not_kept(VmState::Stopped)
+    }
 }
 
 pub(super) const COLUMNS: &str = "vms.id, vms.kind, vms.definition, vms.state, vms.state_since, vms.instance, vms.endpoint, \

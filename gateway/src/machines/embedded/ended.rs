@@ -1,7 +1,9 @@
-//! Machines that ended by themselves: the guest powered off, or QEMU crashed.
+//! Machines that ended by themselves: the guest powered off, or QEMU crashed. One rule for those that are not kept, whoever
+//! finds out: one whose QEMU has ended has stopped, one whose QEMU lives and that is not used is suspended, and the store's
+//! [`Vm::is_not_kept`] says which of these is its end.
 
 use super::{
-    Embedded,
+    Embedded, blocking,
     find::{recorded, running},
 };
 use crate::{
@@ -58,6 +60,33 @@ impl Machines {
         let cleared = embedded.stop(id).await;
         self.store.change_state(&claimed, VmState::Stopped).await?;
         cleared
+    }
+
+    /// After a wake that failed, of one that cannot be booted again. While its QEMU lives, it is suspended as before, and who
+    /// asks next tries again. Gives what there is to say of it.
+    pub(in crate::machines) async fn put_back(
+        &self,
+        starting: &Vm,
+        failure: MachineFailure,
+    ) -> Result<MachineFailure, MachineFailure> {
+        let embedded = self.own(starting)?;
+        let found = embedded.find(&starting.id).await;
+        let to = match &found {
+            Ok(None) => VmState::Stopped,
+            Ok(Some(_)) | Err(_) => VmState::Suspended,
+        };
+        if found.is_ok() && starting.is_not_kept(to) {
+            tracing::warn!(vm = %starting.id, "a VM that is not kept could not go on");
+            self.forget_for_good(embedded, starting).await?;
+            return Ok(MachineFailure::Deleted(starting.id.clone()));
+        }
+        if let Ok(Some(record)) = found
+            && let Err(error) = blocking(move || record.pause()).await
+        {
+            tracing::warn!(vm = %starting.id, %error, "a VM that was not woken does not stand still");
+        }
+        self.store.change_state(starting, to).await?;
+        Ok(failure)
     }
 
     /// Removes one that is not kept, and has ended. `claimed` is ours.

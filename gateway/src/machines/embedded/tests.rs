@@ -16,7 +16,7 @@ use nix::{
 use super::{Embedded, EmbeddedConfig};
 use crate::{
     ids::{GatewayId, InstanceId, VmId},
-    machines::Machines,
+    machines::{MachineFailure, Machines},
     metrics::Metrics,
     store::{KeptUntil, Location, Store, Vm, VmKind, VmState},
 };
@@ -56,7 +56,7 @@ impl Fixture {
             running: Default::default(),
         };
         embedded.adopt(&self.store).await.unwrap();
-        let limit = Duration::from_secs(5);
+        let limit = Duration::from_secs(2);
         Machines::new(self.store.clone(), Some(embedded), Metrics::new(), limit).unwrap()
     }
 
@@ -126,6 +126,12 @@ struct Qemu(Child);
 impl Qemu {
     fn lives(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
+    }
+
+    /// By a signal, as a machine does that is suspended.
+    fn stands_still(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
     }
 }
 
@@ -220,4 +226,42 @@ async fn what_may_still_run_is_neither_started_nor_deleted() {
     gateway.note_dead_machines().await.unwrap();
     assert_eq!(fixture.state(&kept).await, Some(VmState::Stopped));
     assert_eq!(fixture.state(&ephemeral).await, None);
+}
+
+#[tokio::test]
+async fn an_ephemeral_machine_that_cannot_go_on_is_suspended_again_or_deleted() {
+    let fixture = Fixture::new().await;
+    let vm = async |id: &VmId| fixture.store.vm(id).await.unwrap().unwrap();
+    let id = fixture.vm(VmState::Suspended, EPHEMERAL[1]).await;
+    let mut qemu = fixture.qemu(&id);
+    let gateway = fixture.gateway().await;
+    // It goes on, and no agent answers: it is not known to be lost.
+    let failure = gateway.awake(&vm(&id).await).await.unwrap_err();
+    assert!(
+        matches!(failure, MachineFailure::TimedOut { .. }),
+        "{failure}"
+    );
+    assert_eq!(fixture.state(&id).await, Some(VmState::Suspended));
+    assert!(qemu.lives() && qemu.stands_still());
+    // The next gateway thinks so too.
+    drop(gateway);
+    let gateway = fixture.gateway().await;
+    assert_eq!(fixture.state(&id).await, Some(VmState::Suspended));
+    drop(qemu);
+    let failure = gateway.awake(&vm(&id).await).await.unwrap_err();
+    assert!(matches!(failure, MachineFailure::Deleted(_)), "{failure}");
+    assert_eq!(fixture.state(&id).await, None);
+}
+
+#[tokio::test]
+async fn a_machine_of_another_gateway_is_not_touched_by_who_cannot_wake_it() {
+    let fixture = Fixture::new().await;
+    let id = fixture.vm(VmState::Suspended, EPHEMERAL[1]).await;
+    let vm = fixture.store.vm(&id).await.unwrap().unwrap();
+    let _qemu = fixture.qemu(&id);
+    let limit = Duration::from_secs(2);
+    let other = Machines::new(fixture.store.clone(), None, Metrics::new(), limit).unwrap();
+    let failure = other.awake(&vm).await.unwrap_err();
+    assert!(matches!(failure, MachineFailure::Elsewhere), "{failure}");
+    assert_eq!(fixture.state(&id).await, Some(VmState::Suspended));
 }
