@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{MachineFailure, Machines};
@@ -16,6 +17,10 @@ use crate::{
 
 /// Between two looks. An operation that lasts notes the machine's use as often.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Machines on their way to sleep at once, each of which may take a minute: a power-off or a hook each, and one host or
+/// orchestrator behind most of them. The others stay awake until there is room.
+const MAX_FALLING_ASLEEP: usize = 64;
 
 /// Which machines this gateway uses at the moment.
 #[derive(Clone, Debug, Default)]
@@ -78,33 +83,45 @@ impl Drop for Use {
 }
 
 impl Machines {
-    /// Puts idle machines to sleep, and closes idle connections, until `stop`.
+    /// Puts idle machines to sleep, and closes idle connections, until `stop`. None that takes long to end holds up another;
+    /// those that have begun get to their end.
     pub(crate) async fn watch_idle(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut falling_asleep = JoinSet::new();
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 _ = ticks.tick() => {}
             }
             self.guests.close_idle();
-            if let Err(error) = self.look_for_idle().await {
+            if let Err(error) = self.look_for_idle(&mut falling_asleep).await {
                 tracing::warn!(%error, "idle VMs could not be looked for");
             }
         }
+        while falling_asleep.join_next().await.is_some() {}
     }
 
-    async fn look_for_idle(&self) -> Result<(), MachineFailure> {
+    async fn look_for_idle(&self, falling_asleep: &mut JoinSet<()>) -> Result<(), MachineFailure> {
+        while falling_asleep.try_join_next().is_some() {}
         for vm in self.uses.used() {
             self.store.touch_vm(&vm).await?;
         }
-        self.note_dead_machines().await?;
+        for dead in self.dead_machines().await {
+            if falling_asleep.len() < MAX_FALLING_ASLEEP {
+                let this = self.clone();
+                falling_asleep.spawn(async move { this.note_dead(&dead).await });
+            }
+        }
         for vm in self.store.idle_vms(SystemTime::now()).await? {
             let Some(to) = self.sleep_of(&vm) else {
                 continue;
             };
+            if falling_asleep.len() >= MAX_FALLING_ASLEEP {
+                break;
+            }
             if !self.uses.uses(&vm.id) {
-                self.put_idle_to_sleep(&vm, to).await?;
+                self.put_idle_to_sleep(vm, to, falling_asleep).await?;
             }
         }
         Ok(())
@@ -117,18 +134,27 @@ impl Machines {
             .find(|&to| self.check_can(vm, to).is_ok())
     }
 
-    async fn put_idle_to_sleep(&self, vm: &Vm, to: VmState) -> Result<(), MachineFailure> {
+    /// Claimed at once: the next look does not find it again.
+    async fn put_idle_to_sleep(
+        &self,
+        vm: Vm,
+        to: VmState,
+        falling_asleep: &mut JoinSet<()>,
+    ) -> Result<(), MachineFailure> {
         let Some(changing) = self
             .store
-            .change_state_if_unused(vm, VmState::Suspending)
+            .change_state_if_unused(&vm, VmState::Suspending)
             .await?
         else {
             return Ok(());
         };
         tracing::info!(vm = %vm.id, to = to.as_str(), "an idle VM goes to sleep");
-        if let Err(error) = self.finish_sleep(vm, &changing, to).await {
-            tracing::warn!(vm = %vm.id, %error, "an idle VM could not be put to sleep");
-        }
+        let this = self.clone();
+        falling_asleep.spawn(async move {
+            if let Err(error) = this.finish_sleep(&vm, &changing, to).await {
+                tracing::warn!(vm = %vm.id, %error, "an idle VM could not be put to sleep");
+            }
+        });
         Ok(())
     }
 }

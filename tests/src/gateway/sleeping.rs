@@ -19,6 +19,7 @@ gateway_cases![
     a_wake_that_fails_is_a_typed_error_for_all_and_can_be_tried_again: [38],
     a_wake_that_takes_too_long_ends_by_its_deadline: [38],
     an_idle_machine_goes_to_sleep_and_one_in_use_does_not,
+    a_machine_that_is_slow_to_sleep_holds_up_no_other,
     stop_suspend_start_and_await_do_what_they_say,
 ];
 
@@ -181,6 +182,39 @@ async fn an_idle_machine_goes_to_sleep_and_one_in_use_does_not(world: &mut World
     admin.exec(&vm, "true").await?.ok()?;
     ensure!(orchestrator.count("start") == 1);
     Ok(())
+}
+
+async fn a_machine_that_is_slow_to_sleep_holds_up_no_other(world: &mut World) -> Outcome {
+    // Longer than the case, and than the gateway waits.
+    let slow = Orchestrator::start(200, "{}", Duration::from_secs(600)).await?;
+    let quick = Orchestrator::start(200, "{}", Duration::ZERO).await?;
+    let gateway = world.gateway().await?;
+    let admin = gateway.admin()?;
+    let mut vms = Vec::new();
+    for orchestrator in [&slow, &slow, &slow, &quick] {
+        let mut idle = registration(world, orchestrator, "running");
+        idle["idleTimeoutSeconds"] = json!(1);
+        vms.push(admin.register(idle).await?);
+    }
+    let states = async || {
+        let mut states = Vec::new();
+        for vm in &vms {
+            let info = admin.get(&format!("/v1/vms/{vm}")).await?.ok()?;
+            states.push(super::text(&info, "state")?.to_owned());
+        }
+        anyhow::Ok(states)
+    };
+    // A hook that does not answer is given up after 60 s.
+    eventually(
+        "the quick one sleeps",
+        Duration::from_secs(40),
+        async || {
+            let states = states().await?;
+            let held_up = states[..3].iter().any(|state| state == "suspending");
+            Ok(held_up && states[3] == "suspended")
+        },
+    )
+    .await
 }
 
 async fn stop_suspend_start_and_await_do_what_they_say(world: &mut World) -> Outcome {

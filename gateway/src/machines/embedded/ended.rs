@@ -13,32 +13,39 @@ use crate::{
 };
 
 impl Machines {
-    /// Looks which of ours did. One that may still run, as far as we can see, is left alone.
-    pub(in crate::machines) async fn note_dead_machines(&self) -> Result<(), MachineFailure> {
+    /// Those of ours that did. One that may still run, as far as we can see, is left alone.
+    pub(in crate::machines) async fn dead_machines(&self) -> Vec<VmId> {
         let Some(embedded) = &self.embedded else {
-            return Ok(());
+            return Vec::new();
         };
         let mut quiet: Vec<VmId> =
             embedded.with_running(|running| running.keys().cloned().collect());
         quiet.retain(|id| recorded(id).is_none_or(|record| !record.is_running()));
         if quiet.is_empty() {
-            return Ok(());
+            return quiet;
         }
         let running = running().await;
-        for id in quiet {
-            match embedded.find_among(&id, &running) {
-                Ok(None) => self.note_dead(embedded, &id).await?,
-                Ok(Some(_)) => {}
+        quiet.retain(|id| match embedded.find_among(id, &running) {
+            Ok(found) => found.is_none(),
+            Err(error) => {
                 // Said when it began.
-                Err(error) => tracing::debug!(vm = %id, %error, "a VM may run, or not"),
+                tracing::debug!(vm = %id, %error, "a VM may run, or not");
+                false
             }
-        }
-        Ok(())
+        });
+        quiet
     }
 
-    /// Claimed while what is left of it is cleared away: whoever wants to wake it waits for that.
-    async fn note_dead(&self, embedded: &Embedded, id: &VmId) -> Result<(), MachineFailure> {
-        let Some(vm) = self.store.vm(id).await? else {
+    /// Stopped, or deleted if it is not kept.
+    pub(in crate::machines) async fn note_dead(&self, id: &VmId) {
+        if let Err(error) = self.clear_up(id).await {
+            tracing::warn!(vm = %id, %error, "a VM that has ended could not be cleared away");
+        }
+    }
+
+    /// Claimed meanwhile: whoever wants to wake it waits for that.
+    async fn clear_up(&self, id: &VmId) -> Result<(), MachineFailure> {
+        let (Some(vm), Some(embedded)) = (self.store.vm(id).await?, &self.embedded) else {
             return Ok(());
         };
         if !matches!(vm.state, VmState::Running | VmState::Suspended) {
