@@ -29,16 +29,43 @@ impl Disk {
         if self.path.exists() {
             return Ok(());
         }
-        let scratch = self.path.with_extension("part");
+        let scratch = self.scratch();
+        let made = self.make(setup, base, &scratch).and_then(|()| {
+            fs::rename(&scratch, &self.path).map_err(MachineError::file("make", &self.path))
+        });
+        if made.is_err() {
+            // What it failed of counts.
+            let _ = fs::remove_file(&scratch);
+        }
+        made
+    }
+
+    fn make(&self, setup: &Setup, base: &Path, scratch: &Path) -> Result<(), MachineError> {
         let (from, to) = (base.to_string_lossy(), scratch.to_string_lossy());
         let arguments = ["--reflink=auto", "--sparse=always", "--", &from, &to];
-        programs::run("cp", &arguments)?;
+        programs::run_until(setup.end(), "cp", &arguments)?;
         if let Some(gib) = self.size
-            && grow(&scratch, u64::from(gib) << 30)?
+            && grow(scratch, u64::from(gib) << 30)?
         {
-            programs::run(&setup.resize2fs()?.to_string_lossy(), &[&to])?;
+            let resize2fs = setup.resize2fs()?;
+            programs::run_until(setup.end(), &resize2fs.to_string_lossy(), &[&to])?;
         }
-        fs::rename(&scratch, &self.path).map_err(MachineError::file("make", &self.path))
+        Ok(())
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.path.with_extension("part")
+    }
+
+    /// Removes it, and what is left of one whose making was cut off.
+    pub fn remove(&self) -> Result<(), MachineError> {
+        for path in [&self.path, &self.scratch()] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed.map_err(MachineError::file("remove", path))?,
+            }
+        }
+        Ok(())
     }
 
     /// Whether somebody has it as a machine's disk, be it in another PID namespace or on another host: QEMU holds locks on
@@ -77,6 +104,8 @@ fn grow(path: &Path, size: u64) -> Result<bool, MachineError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -94,6 +123,31 @@ mod tests {
             assert_eq!(disk.path.metadata().unwrap().len(), bytes);
             assert_eq!(file_system_size(&disk.path), bytes);
         }
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_disk_that_was_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        // A copy of this ends when it is ended: who writes to it never closes it.
+        let base = folder.path().join("base");
+        nix::unistd::mkfifo(&base, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let writer = File::options().read(true).write(true).open(&base).unwrap();
+        let path = folder.path().join("x.disk");
+        let disk = Disk { path, size: None };
+        let end = Instant::now() + Duration::from_millis(500);
+        let setup = Setup::new(folder.path()).until(end);
+        let made = disk.make_once(&setup, &base);
+        assert!(matches!(made, Err(MachineError::Late { .. })), "{made:?}");
+        let left = || ["x.disk", "x.part"].map(|name| folder.path().join(name).exists());
+        assert_eq!(left(), [false, false]);
+        // Its maker was killed.
+        for path in [&disk.path, &disk.scratch()] {
+            File::create(path).unwrap();
+        }
+        disk.remove().unwrap();
+        assert_eq!(left(), [false, false]);
+        disk.remove().unwrap();
+        drop(writer);
     }
 
     #[test]

@@ -36,6 +36,12 @@ pub enum MachineError {
         /// The end of what it said.
         words: String,
     },
+    /// A step of a start that had no time left.
+    #[error("the start had no time left to {doing}")]
+    Late {
+        /// What was given up.
+        doing: String,
+    },
     /// Something that a package should have.
     #[error("{package} has no {what}")]
     Incomplete {

@@ -194,10 +194,7 @@ impl Embedded {
             memory: *memory_mib,
             cpus: *cpus,
             agent: self.config.agent.clone(),
-            disk: self.keeps_files().then(|| Disk {
-                path: self.disk(id),
-                size: *disk_gib,
-            }),
+            disk: self.keeps_files().then(|| self.disk(id, *disk_gib)),
             packages: packages.clone(),
             channels: Vec::new(),
             secret: true,
@@ -227,11 +224,11 @@ impl Embedded {
 
     /// Ends a machine that is not our child, and clears up after one that ended by itself.
     async fn end_unowned(&self, id: &VmId) -> Result<(), MachineFailure> {
+        if let Some(record) = recorded(id) {
+            end(record).await;
+        }
         let limit = Instant::now() + SETTLE_LIMIT;
         loop {
-            if let Some(record) = recorded(id) {
-                end(record).await;
-            }
             match self.find(id).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(record)) if Instant::now() < limit => end(record).await,
@@ -246,19 +243,17 @@ impl Embedded {
     /// Powers off, and removes all that is left of it. A mark says so until [`Embedded::deleted`]: cut off in between, the
     /// next gateway goes on, and does not start it once more without its disk.
     pub(super) async fn delete(&self, id: &VmId) -> Result<(), MachineFailure> {
-        let failed = |error: io::Error| {
-            tracing::warn!(vm = %id, %error, "a VM's disk could not be removed");
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            tracing::warn!(vm = %id, error, "a VM's disk could not be removed");
             MachineFailure::Disk
         };
         let removed = async {
-            tokio::fs::write(self.deletion(id), "")
-                .await
-                .map_err(failed)?;
+            let marked = tokio::fs::write(self.deletion(id), "").await;
+            marked.map_err(|error| failed(&error))?;
             self.stop(id).await?;
-            match tokio::fs::remove_file(self.disk(id)).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-                _ => Ok(()),
-            }
+            let disk = self.disk(id, None);
+            let removed = blocking(move || disk.remove()).await;
+            removed.map_err(|error| failed(&error))
         };
         let removed = removed.await;
         if removed.is_err() {
@@ -284,8 +279,11 @@ impl Embedded {
         self.config.image == ImageKind::Debian
     }
 
-    fn disk(&self, id: &VmId) -> PathBuf {
-        self.disks.join(format!("{id}.disk"))
+    fn disk(&self, id: &VmId, size: Option<u32>) -> Disk {
+        Disk {
+            path: self.disks.join(format!("{id}.disk")),
+            size,
+        }
     }
 
     /// Lets the guest write back and end by itself, within [`POWEROFF_LIMIT`]; what does not is ended anyway.
@@ -368,12 +366,18 @@ impl Machines {
     }
 }
 
-/// Given up, it still ends what it started: nobody else knows of it.
+/// At its limit, or given up, it ends what it started and leaves nothing: nobody else knows of it.
 async fn boot(setup: Setup, spec: MachineSpec, limit: Duration) -> Result<Machine, MachineError> {
+    let end = Instant::now() + limit;
+    let setup = setup.until(end);
     let (sender, booted) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
+        // It had to wait for a thread.
+        if sender.is_closed() {
+            return;
+        }
         let started = Machine::start(&setup, &spec, true).and_then(|mut machine| {
-            machine.wait_ready(limit)?;
+            machine.wait_ready(end.saturating_duration_since(Instant::now()))?;
             Ok(machine)
         });
         if let Err(Ok(machine)) = sender.send(started) {
@@ -387,7 +391,7 @@ async fn boot(setup: Setup, spec: MachineSpec, limit: Duration) -> Result<Machin
 fn start_failure(error: &MachineError, limit: Duration) -> MachineFailure {
     tracing::warn!(%error, "a VM did not start");
     match error {
-        MachineError::NotReady { .. } => MachineFailure::TimedOut {
+        MachineError::NotReady { .. } | MachineError::Late { .. } => MachineFailure::TimedOut {
             doing: "start",
             limit,
         },
@@ -404,12 +408,18 @@ fn start_failure(error: &MachineError, limit: Duration) -> MachineFailure {
     }
 }
 
-/// Ends what a record knows of.
+/// Ends what a record knows of. A start that is under way is waited for: it has a limit, and ends in a machine or in nothing.
 async fn end(record: Record) {
-    let name = record.name().to_owned();
-    if let Err(error) = blocking(move || record.end()).await {
-        tracing::warn!(vm = name, %error, "a VM could not be ended");
-        tokio::time::sleep(SETTLE_POLL).await;
+    loop {
+        let ending = record.clone();
+        match blocking(move || ending.end()).await {
+            Ok(()) => return,
+            Err(MachineError::Busy { .. }) => tokio::time::sleep(SETTLE_POLL).await,
+            Err(error) => {
+                tracing::warn!(vm = record.name(), %error, "a VM could not be ended");
+                return tokio::time::sleep(SETTLE_POLL).await;
+            }
+        }
     }
 }
 

@@ -158,7 +158,9 @@ impl Machines {
             (VmState::Suspended, VmKind::External { .. }) => VmState::Suspended,
             _ => VmState::Stopped,
         };
-        self.store.change_state(starting, asleep).await?;
+        if self.store.change_state(starting, asleep).await?.is_none() {
+            self.remove_if_deleted(starting).await?;
+        }
         Err(failure)
     }
 

@@ -8,14 +8,20 @@ mod vhost_device_vsock;
 use std::{
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::MachineError;
+
+/// Between two looks whether another set-up has ended.
+const HOLD_POLL: Duration = Duration::from_millis(50);
 
 /// The cache, under the workspace's target folder, and what it can hold.
 #[derive(Clone, Debug)]
 pub struct Setup {
     cache: PathBuf,
+    end: Option<Instant>,
 }
 
 impl Setup {
@@ -23,7 +29,22 @@ impl Setup {
     pub fn new(target: &Path) -> Self {
         Self {
             cache: target.join("guestline"),
+            end: None,
         }
+    }
+
+    /// The same, for a start that has a limit: at that time it is over, with an error, wherever it stands before QEMU runs.
+    /// What is missing in the cache is still made to its end.
+    pub fn until(&self, end: Instant) -> Self {
+        Self {
+            cache: self.cache.clone(),
+            end: Some(end),
+        }
+    }
+
+    /// How long a start may still take, if that is limited.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        self.end
     }
 
     /// A folder of the cache, made if it is missing.
@@ -41,7 +62,21 @@ impl Setup {
         if let Err(TryLockError::WouldBlock) = folder.try_lock() {
             say("waiting for another set-up to end");
         }
-        folder.lock().map_err(MachineError::file("lock", &path))?;
+        let Some(end) = self.end else {
+            folder.lock().map_err(MachineError::file("lock", &path))?;
+            return Ok(folder);
+        };
+        while let Err(error) = folder.try_lock() {
+            match error {
+                TryLockError::Error(error) => return Err(MachineError::file("lock", &path)(error)),
+                TryLockError::WouldBlock if Instant::now() < end => thread::sleep(HOLD_POLL),
+                TryLockError::WouldBlock => {
+                    return Err(MachineError::Late {
+                        doing: "wait for another set-up".into(),
+                    });
+                }
+            }
+        }
         Ok(folder)
     }
 }

@@ -3,8 +3,11 @@
 use std::{
     env,
     ffi::OsStr,
+    io,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::{Setup, say};
@@ -12,6 +15,9 @@ use crate::MachineError;
 
 /// How much of a failed program's words is shown.
 const WORDS: usize = 2000;
+
+/// Between two looks whether a program with a limit has ended.
+const END_POLL: Duration = Duration::from_millis(5);
 
 impl Setup {
     /// QEMU for x86-64.
@@ -89,23 +95,37 @@ fn install(program: &str, arguments: &[&str]) -> Result<PathBuf, MachineError> {
 
 /// Runs a program to its end; what it said is part of the error.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), MachineError> {
-    finish(program, arguments, Command::new(program)).map(drop)
+    finish(program, arguments, Command::new(program), None).map(drop)
+}
+
+/// The same, of one that is ended when its time is over. It should have little to say.
+pub(crate) fn run_until(
+    end: Option<Instant>,
+    program: &str,
+    arguments: &[&str],
+) -> Result<(), MachineError> {
+    finish(program, arguments, Command::new(program), end).map(drop)
 }
 
 /// The same, in a folder.
 pub(crate) fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Result<(), MachineError> {
     let mut command = Command::new(program);
     command.current_dir(folder);
-    finish(program, arguments, command).map(drop)
+    finish(program, arguments, command, None).map(drop)
 }
 
 /// What a program prints.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String, MachineError> {
-    let output = finish(program, arguments, Command::new(program))?;
+    let output = finish(program, arguments, Command::new(program), None)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn finish(program: &str, arguments: &[&str], mut command: Command) -> Result<Output, MachineError> {
+fn finish(
+    program: &str,
+    arguments: &[&str],
+    mut command: Command,
+    end: Option<Instant>,
+) -> Result<Output, MachineError> {
     command
         .args(arguments)
         .stdin(Stdio::null())
@@ -114,7 +134,11 @@ fn finish(program: &str, arguments: &[&str], mut command: Command) -> Result<Out
     command
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_TARGET_DIR");
-    let output = command.output().map_err(|_| MachineError::Missing {
+    let output = match end {
+        None => command.output(),
+        Some(end) => output_until(end, command),
+    };
+    let output = output.map_err(|_| MachineError::Missing {
         program: program.into(),
         install: format!(
             "apt-get install {}",
@@ -127,6 +151,11 @@ fn finish(program: &str, arguments: &[&str], mut command: Command) -> Result<Out
     if output.status.success() {
         return Ok(output);
     }
+    if end.is_some_and(|end| Instant::now() >= end) {
+        return Err(MachineError::Late {
+            doing: format!("run {program}"),
+        });
+    }
     let words = String::from_utf8_lossy(&output.stderr);
     let words = words.trim();
     let start = words.len().saturating_sub(WORDS);
@@ -135,4 +164,18 @@ fn finish(program: &str, arguments: &[&str], mut command: Command) -> Result<Out
         status: output.status.to_string(),
         words: words[words.ceil_char_boundary(start)..].into(),
     })
+}
+
+/// Killed when its time is over.
+fn output_until(end: Instant, mut command: Command) -> io::Result<Output> {
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    while child.try_wait()?.is_none() {
+        if Instant::now() >= end {
+            child.kill()?;
+            break;
+        }
+        thread::sleep(END_POLL);
+    }
+    child.wait_with_output()
 }

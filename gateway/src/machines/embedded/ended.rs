@@ -9,7 +9,7 @@ use super::{
 use crate::{
     ids::VmId,
     machines::{MachineFailure, Machines},
-    store::{Vm, VmState},
+    store::{Vm, VmKind, VmState},
 };
 
 impl Machines {
@@ -92,8 +92,25 @@ impl Machines {
         {
             tracing::warn!(vm = %starting.id, %error, "a VM that was not woken does not stand still");
         }
-        self.store.change_state(starting, to).await?;
+        if self.store.change_state(starting, to).await?.is_none() {
+            self.remove_if_deleted(starting).await?;
+        }
         Ok(failure)
+    }
+
+    /// What a start has made since the machine was deleted.
+    pub(in crate::machines) async fn remove_if_deleted(
+        &self,
+        vm: &Vm,
+    ) -> Result<(), MachineFailure> {
+        if let VmKind::Embedded { .. } = vm.kind
+            && self.store.vm(&vm.id).await?.is_none()
+        {
+            let embedded = self.own(vm)?;
+            embedded.delete(&vm.id).await?;
+            embedded.deleted(&vm.id);
+        }
+        Ok(())
     }
 
     /// Removes one that is not kept, and has ended. `claimed` is ours.

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use guestline_machine::{Disk, MachineError, Record};
+use guestline_machine::{MachineError, Record};
 use thiserror::Error;
 
 use super::{Embedded, blocking};
@@ -53,11 +53,7 @@ impl Embedded {
         if let Some(record) = running.iter().find(|record| record.name() == id.as_str()) {
             return Ok(Some(record.clone()));
         }
-        let disk = Disk {
-            path: self.disk(id),
-            size: None,
-        };
-        match disk.is_in_use() {
+        match self.disk(id, None).is_in_use() {
             Ok(false) => Ok(None),
             Ok(true) => Err(Uncertain::DiskInUse),
             Err(error) => Err(Uncertain::Disk(error)),

@@ -1,8 +1,9 @@
 //! What becomes of machines whose QEMU has ended, runs, or may run. No VM is booted: a QEMU is a shell with its name and words.
 
 use std::{
-    fs::File,
-    os::unix::process::CommandExt,
+    fs::{DirBuilder, File},
+    os::unix::{fs::DirBuilderExt, process::CommandExt},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant, SystemTime},
 };
@@ -11,6 +12,7 @@ use guestline_machine::{ImageKind, Setup};
 use nix::{
     fcntl::{FcntlArg, fcntl},
     libc,
+    unistd::geteuid,
 };
 
 use super::{Embedded, EmbeddedConfig};
@@ -89,7 +91,7 @@ impl Fixture {
         vm.id
     }
 
-    fn disk(&self, id: &VmId) -> std::path::PathBuf {
+    fn disk(&self, id: &VmId) -> PathBuf {
         let disks = self.folder.path().join("machines");
         disks.join(format!("{id}.disk"))
     }
@@ -148,7 +150,7 @@ fn is_running(id: &VmId) -> bool {
 }
 
 /// As QEMU has its disk, where we cannot see it.
-fn lock(disk: &std::path::Path) -> File {
+fn lock(disk: &Path) -> File {
     let file = File::open(disk).unwrap();
     let lock = libc::flock {
         l_type: libc::F_RDLCK as libc::c_short,
@@ -257,6 +259,48 @@ async fn an_ephemeral_machine_that_cannot_go_on_is_suspended_again_or_deleted() 
     let failure = gateway.awake(&vm(&id).await).await.unwrap_err();
     assert!(matches!(failure, MachineFailure::Deleted(_)), "{failure}");
     assert_eq!(fixture.state(&id).await, None);
+}
+
+#[tokio::test]
+async fn a_deletion_waits_for_a_start_and_takes_what_that_leaves() {
+    let fixture = Fixture::new().await;
+    let gateway = fixture.gateway().await;
+    let id = fixture.vm(VmState::Starting, None).await;
+    let vm = fixture.store.vm(&id).await.unwrap().unwrap();
+    // Whoever starts a machine holds its record's folder.
+    let record = records().join(id.as_str());
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&record)
+        .unwrap();
+    let starting = File::open(&record).unwrap();
+    starting.lock().unwrap();
+    let deleting = tokio::spawn(async move { gateway.delete(&vm).await });
+    let file = |kind: &str| fixture.folder.path().join(format!("machines/{id}.{kind}"));
+    let end = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < end || !file("deleted").exists() {
+        assert!(!deleting.is_finished(), "it did not wait");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    File::create(file("part")).unwrap();
+    drop(starting);
+    deleting.await.unwrap().unwrap();
+    assert_eq!(fixture.state(&id).await, None);
+    assert_eq!(
+        ["disk", "part", "deleted"].map(|kind| file(kind).exists()),
+        [false; 3]
+    );
+    assert!(!record.exists());
+}
+
+/// Where this process keeps the records of machines.
+fn records() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    match runtime.filter(|folder| folder.is_dir()) {
+        Some(folder) => folder.join("guestline"),
+        None => format!("/tmp/guestline-{}", geteuid()).into(),
+    }
 }
 
 #[tokio::test]
