@@ -45,6 +45,26 @@ use readers::{READERS, Readers};
 /// A query waits this long for a connection, or for another writer, before it is an error.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long connections are kept. After a fail-over the old primary may still answer those that lead to it.
+#[derive(Clone, Copy, Debug)]
+struct Keeping {
+    /// Without a use.
+    idle: Duration,
+    /// In the pool, and once more beside it. A new one costs a server some milliseconds.
+    age: Duration,
+}
+
+const SERVER: Keeping = Keeping {
+    idle: Duration::from_secs(10),
+    age: Duration::from_secs(30),
+};
+
+/// A file stays what it is.
+const FILE: Keeping = Keeping {
+    idle: Duration::MAX,
+    age: Duration::MAX,
+};
+
 /// With those of [`Readers`]. PostgreSQL's default allows 100 in all: room for eight gateways and a person.
 const CONNECTIONS: u32 = 10;
 
@@ -112,6 +132,14 @@ impl Store {
     /// Opens the database and brings its tables up to date. Says whether it was empty before: its first user then makes
     /// the first admin key.
     pub(crate) async fn open(location: &Location) -> Result<Self, StoreError> {
+        let keeping = match location {
+            Location::Postgres(_) => SERVER,
+            Location::Sqlite(_) => FILE,
+        };
+        Self::open_keeping(location, keeping).await
+    }
+
+    async fn open_keeping(location: &Location, keeping: Keeping) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let (url, sqlite) = match location {
             Location::Postgres(url) => (url.clone(), false),
@@ -125,6 +153,9 @@ impl Store {
             .acquire_timeout(PATIENCE)
             // A connection to a server may have died meanwhile; one to a file has not.
             .test_before_acquire(!sqlite)
+            .before_acquire(move |_, connection| {
+                Box::pin(async move { Ok(connection.age < keeping.age) })
+            })
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if sqlite {
@@ -145,7 +176,7 @@ impl Store {
         let account = find_or_make_account(&pool).await?;
         Ok(Self {
             pool,
-            readers: Arc::new(Readers::new()),
+            readers: Arc::new(Readers::new(keeping)),
             account,
             is_alone: sqlite,
         })
