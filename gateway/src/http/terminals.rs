@@ -204,9 +204,12 @@ async fn input(
     let data = typed.into_bytes()?;
     let length = data.len();
     let (_guest, attached) = way_in(&app, &permitted, &name).await?;
-    let input = attached.input();
-    say(attached, &name, async { input.write(data).await }).await?;
+    // From here on they may be typed, whatever becomes of the request.
     permitted.operation.add_bytes_in(length);
+    let input = attached.input();
+    let otherwise = format!("up to {length} bytes of it may have been typed");
+    let typing = async { input.write(data).await };
+    say(attached, &name, typing, &otherwise).await?;
     Ok(Json(Empty {}))
 }
 
@@ -222,7 +225,9 @@ async fn resize(
     check_size(columns, rows)?;
     let (_guest, attached) = way_in(&app, &permitted, &name).await?;
     let input = attached.input();
-    say(attached, &name, async { input.resize(columns, rows).await }).await?;
+    let otherwise = "the terminal may have its new size";
+    let resizing = async { input.resize(columns, rows).await };
+    say(attached, &name, resizing, otherwise).await?;
     Ok(Json(Empty {}))
 }
 

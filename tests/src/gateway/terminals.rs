@@ -147,6 +147,21 @@ async fn input_that_the_program_does_not_read_is_kept_or_refused(world: &mut Wor
         refused.failure() == (409, "TERMINAL_NOT_READING"),
         "{refused:?}"
     );
+    // The program might have begun to read just then, so that nothing more is promised.
+    let message = text(&refused.body, "message")?;
+    ensure!(
+        message.contains("up to 7 bytes of it may have been typed"),
+        "{message}"
+    );
+    let admin = gateway.admin()?;
+    eventually("its bytes are counted", SOON, async || {
+        let events = admin.get(&format!("/v1/audit?vm={vm}&limit=100")).await?;
+        let events = events.ok()?["events"].clone();
+        let ends = events.as_array().into_iter().flatten();
+        let mut refusals = ends.filter(|end| end["result"] == "TERMINAL_NOT_READING");
+        Ok(refusals.any(|end| end["bytesIn"] == 7))
+    })
+    .await?;
     alice.exec(&vm, &format!("kill -CONT {pid}")).await?.ok()?;
     types(&alice, &vm, "t", "!").await?;
     shows(&alice, &vm, "t", "!.").await

@@ -116,10 +116,14 @@ pub(super) async fn exit(mut attached: Attached) {
 /// Says something to a terminal, and waits until the guest has it: what it has taken, it gives to the program whenever that
 /// reads, and what it has not taken goes when we leave. It takes one thing after another, and ends the call at the first that
 /// it cannot: a signal that there is none of, behind what is said, is how it tells.
+///
+/// When that does not come in time, the guest has most likely not taken it. The program may also have begun to read a moment
+/// ago, and the guest's word be on its way: `otherwise` says what may have happened then.
 pub(super) async fn say(
     attached: Attached,
     name: &str,
     said: impl Future<Output = ()> + Send,
+    otherwise: &str,
 ) -> Result<(), ApiError> {
     let input = attached.input();
     let saying = async {
@@ -135,7 +139,7 @@ pub(super) async fn say(
     };
     timeout(INPUT_LIMIT, heard).await.unwrap_or_else(|_| {
         let text = format!(
-            "the program in the terminal {name} has not read its input for {INPUT_LIMIT:?}: none of this was typed"
+            "the program in the terminal {name} has not read its input for {INPUT_LIMIT:?}, and this was given up; if it has just begun to, {otherwise}"
         );
         Err(ApiError::new(Code::TerminalNotReading, text))
     })
