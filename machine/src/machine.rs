@@ -3,7 +3,6 @@
 
 use std::{
     fs::{self, File},
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -311,14 +310,17 @@ fn own_cid(name: &str) -> u32 {
 }
 
 /// A command that ends with the thread that starts it, by prctl(2)'s PR_SET_PDEATHSIG, unless it is detached.
+///
+/// A detached one is in a session of its own. In ours, its process group would be orphaned by our end, and the kernel sends
+/// SIGHUP to such a group if it stands still, as a paused machine does (setpgid(2)).
 fn supervised(program: &Path, detached: bool) -> Command {
-    if detached {
-        let mut command = Command::new(program);
-        command.process_group(0);
-        return command;
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    // Both exec the program: it has the pid that we see.
+    let (wrapper, words): (_, &[&str]) = match detached {
+        true => ("setsid", &["--"]),
+        false => ("setpriv", &["--pdeathsig", "KILL", "--"]),
+    };
+    let mut command = Command::new(wrapper);
+    command.args(words).arg(program);
     command
 }
 
@@ -418,5 +420,29 @@ fn add_arguments(
                 .arg(format!("socket,id=vsock,path={}", socket.display()));
             command.args(["-device", "vhost-user-vsock-pci,chardev=vsock"]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detached_program_has_a_session_of_its_own() {
+        let mut program = supervised(Path::new("sleep"), true);
+        let mut program = program.arg("3600").spawn().unwrap();
+        let session = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", program.id())).unwrap();
+            // Field 6 (proc(5)); the name, field 2, has no spaces.
+            stat.split(' ').nth(5).unwrap().parse::<u32>().unwrap()
+        };
+        let end = Instant::now() + Duration::from_secs(10);
+        while session() != program.id() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let session = session();
+        program.kill().unwrap();
+        program.wait().unwrap();
+        assert_eq!(session, program.id());
     }
 }

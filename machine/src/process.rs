@@ -25,6 +25,18 @@ pub(crate) struct Program {
     pub(crate) arguments: Vec<String>,
 }
 
+impl Program {
+    /// By a part of its name; also one that setsid(1) is about to become.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        let mut words = self.arguments.iter();
+        let mut program = words.next();
+        if program.is_some_and(|program| program == "setsid") {
+            program = words.find(|word| *word != "--");
+        }
+        program.is_some_and(|program| program.contains(name))
+    }
+}
+
 impl Process {
     /// Of a pid and a start time.
     pub(crate) fn parse<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Self> {

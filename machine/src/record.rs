@@ -21,7 +21,7 @@ use nix::{
 
 use crate::{
     MachineError,
-    process::{self, Process},
+    process::{self, Process, Program},
 };
 
 /// How long processes get to end after SIGTERM.
@@ -340,14 +340,11 @@ impl Record {
     /// record is gone. Known by their arguments: both programs are told of a file in the machine's folder.
     fn unrecorded(&self, program: &str) -> Vec<Process> {
         let folder = format!("{}/", self.folder.display());
-        let is_ours = |words: &[String]| {
-            words.first().is_some_and(|name| name.contains(program))
-                && words.iter().any(|word| word.contains(&folder))
+        let is_ours = |other: &Program| {
+            other.is(program) && other.arguments.iter().any(|word| word.contains(&folder))
         };
         let all = process::all().unwrap_or_default().into_iter();
-        all.filter(|program| is_ours(&program.arguments))
-            .map(|program| program.process)
-            .collect()
+        all.filter(is_ours).map(|other| other.process).collect()
     }
 
     fn end_processes(&self) {

@@ -22,7 +22,7 @@ pub fn running() -> Result<Vec<Record>, MachineError> {
 /// By what QEMU was told: the machine's name, and a file in its folder.
 fn machine_of(program: &Program) -> Option<Record> {
     let arguments = &program.arguments;
-    if !arguments.first()?.contains(QEMU_PROGRAM) {
+    if !program.is(QEMU_PROGRAM) {
         return None;
     }
     let after = |option: &str| {
