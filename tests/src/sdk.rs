@@ -60,6 +60,14 @@ const CASES: &[(&str, &[u8], Run)] = &[
         Box::pin(machines::an_ephemeral_machine_goes_when_it_ends(setting))
     }),
     (
+        "an_ephemeral_machine_outlives_its_gateway_but_not_its_end",
+        &[],
+        |stage| {
+            let setting = &stage.minimal;
+            Box::pin(machines::an_ephemeral_machine_outlives_its_gateway_but_not_its_end(setting))
+        },
+    ),
+    (
         "a_gateway_on_sqlite_killed_at_any_moment_loses_and_doubles_nothing",
         &[41],
         |stage| Box::pin(kills::at_any_moment(&stage.minimal)),
@@ -142,6 +150,7 @@ fn setting(image: &str, agent: &Path, program: &Path, target: &Path) -> Setting 
         program: program.into(),
         database: None,
         arguments,
+        runtime: None,
     }
 }
 

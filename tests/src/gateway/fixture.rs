@@ -32,6 +32,8 @@ pub struct Setting {
     pub database: Option<String>,
     /// More arguments of `serve`.
     pub arguments: Vec<String>,
+    /// Where it keeps the records of its machines (`XDG_RUNTIME_DIR`); as we do otherwise.
+    pub runtime: Option<PathBuf>,
 }
 
 /// A running gateway. Dropping it kills it.
@@ -58,6 +60,9 @@ impl Gateway {
         if let Some(url) = &setting.database {
             // By the environment: arguments are for all to see.
             command.env("GUESTLINE_GATEWAY_DATABASE", url);
+        }
+        if let Some(runtime) = &setting.runtime {
+            command.env("XDG_RUNTIME_DIR", runtime);
         }
         let log = fs::File::options()
             .create(true)

@@ -134,6 +134,76 @@ pub async fn an_ephemeral_machine_goes_when_it_ends(setting: &Setting) -> Outcom
     Ok(())
 }
 
+/// An ephemeral machine goes when its idle timeout would suspend it; one that may be suspended is, and goes on after its
+/// gateway was killed, wherever the next one looks for records. Those that end while there is no gateway are gone.
+pub async fn an_ephemeral_machine_outlives_its_gateway_but_not_its_end(
+    setting: &Setting,
+) -> Outcome {
+    let data = tempfile::tempdir()?;
+    let gateway = Gateway::start(setting, data.path()).await?;
+    let admin = gateway.admin()?;
+    let ephemeral = async |event: Value, idle: Value| {
+        let persistence = json!({"type": "ephemeral", "deleteEvent": event});
+        let body = json!({"persistence": persistence, "idleTimeoutSeconds": idle});
+        create(&admin, body).await
+    };
+    let idle = ephemeral(json!(null), json!(2)).await?;
+    let sleeper = ephemeral(json!("OnStop"), json!(2)).await?;
+    let awake = ephemeral(json!(null), json!(null)).await?;
+    let boots = [
+        boot_id(&admin, &sleeper).await?,
+        boot_id(&admin, &awake).await?,
+    ];
+    let state = async |admin: &Caller, vm: &str| {
+        let answer = admin.get(&format!("/v1/vms/{vm}")).await?;
+        anyhow::Ok(match answer.failure() {
+            (404, "VM_NOT_FOUND") if processes_of(vm)? == 0 => "gone".to_owned(),
+            (404, "VM_NOT_FOUND") => "gone, but for its processes".to_owned(),
+            _ => text(&answer.ok()?, "state")?.to_owned(),
+        })
+    };
+    eventually("the idle one is gone", BOOT_LIMIT, async || {
+        Ok(state(&admin, &idle).await? == "gone")
+    })
+    .await?;
+    eventually("the other idle one sleeps", BOOT_LIMIT, async || {
+        Ok(state(&admin, &sleeper).await? == "suspended")
+    })
+    .await?;
+    gateway.crash().await?;
+    let elsewhere = tempfile::tempdir()?;
+    let moved = Setting {
+        runtime: Some(elsewhere.path().into()),
+        ..setting.clone()
+    };
+    let gateway = Gateway::start(&moved, data.path()).await?;
+    let admin = gateway.caller(admin.secret())?;
+    let states = [state(&admin, &sleeper).await?, state(&admin, &awake).await?];
+    ensure!(states == ["suspended", "running"], "{states:?}");
+    let again = [
+        boot_id(&admin, &sleeper).await?,
+        boot_id(&admin, &awake).await?,
+    ];
+    ensure!(again == boots, "one was booted again: {boots:?} {again:?}");
+    eventually("it sleeps again", BOOT_LIMIT, async || {
+        Ok(state(&admin, &sleeper).await? == "suspended")
+    })
+    .await?;
+    gateway.crash().await?;
+    for vm in [&sleeper, &awake] {
+        guestline_machine::stop(vm)?;
+    }
+    let gateway = Gateway::start(setting, data.path()).await?;
+    let admin = gateway.caller(admin.secret())?;
+    for vm in [&sleeper, &awake] {
+        let state = state(&admin, vm).await?;
+        ensure!(state == "gone", "{vm} is {state}");
+    }
+    let left = std::fs::read_dir(data.path().join("machines"))?.count();
+    ensure!(left == 0, "{left} files of machines are left");
+    Ok(())
+}
+
 /// What makes no machine is a clear error, and makes none.
 pub async fn what_cannot_be_created_is_not(setting: &Setting) -> Outcome {
     let data = tempfile::tempdir()?;

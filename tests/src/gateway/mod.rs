@@ -232,6 +232,7 @@ pub fn world_of(agent: Target, program: &std::path::Path, database: &str) -> any
         program: program.into(),
         database: url,
         arguments: vec!["--rate-per-token=0".into(), "--rate-per-source=0".into()],
+        runtime: None,
     };
     Ok(World {
         agent,

@@ -15,6 +15,7 @@ pub async fn a_validator_takes_the_description(program: &Path, validator: &[&str
         program: program.into(),
         database: None,
         arguments: Vec::new(),
+        runtime: None,
     };
     let gateway = Gateway::start(&setting, folder.path()).await?;
     let document = gateway.caller("")?.get("/openapi.json").await?.ok()?;
