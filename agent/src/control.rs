@@ -19,7 +19,7 @@
 //!                     Session(ticket)             a login session for me
 //! ```
 //!
-//! A worker that loses its listener goes on with what it has and comes [`Report::Back`] through [`RENDEZVOUS`] when there is
+//! A worker that loses its listener goes on with what it has and comes [`Report::Back`] through its [`rendezvous`] when there is
 //! one again, perhaps of another version: variants are added at the end, and never changed but for Become's, whose two
 //! ends are always the same binary.
 //!
@@ -50,8 +50,10 @@ use crate::{
 /// Room for an account with some ten thousand groups; well under the socket buffer's default of 208 KiB.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
 
-/// The socket in the listener's runtime directory to which a worker comes back.
-pub(crate) const RENDEZVOUS: &str = "workers.sock";
+/// The socket in the listener's runtime directory to which the workers of a uid come back.
+pub(crate) fn rendezvous(uid: u32) -> String {
+    format!("workers-{uid}.sock")
+}
 
 /// Where in the runtime directory the listener keeps a file `PID` for each worker that takes connections, with the start
 /// time and the user.
@@ -67,7 +69,7 @@ pub(crate) enum Order {
         account: Account,
         services: Services,
         idle_timeout: std::time::Duration,
-        /// Where [`RENDEZVOUS`] is.
+        /// Where the [`rendezvous`] is.
         runtime_directory: PathBuf,
         /// The soft RLIMIT_NOFILE that programs get.
         open_files: u64,
@@ -184,11 +186,11 @@ impl ControlSocket {
 
     /// Comes back to a listener that was started after this worker. Does not wait: the listener's queue has room, or
     /// it is not there.
-    pub(crate) fn come_back(runtime_directory: &Path) -> Result<Self, ControlError> {
+    pub(crate) fn come_back(runtime_directory: &Path, uid: u32) -> Result<Self, ControlError> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
             .map_err(ControlError::Socket)?;
-        let address = UnixAddr::new(&runtime_directory.join(RENDEZVOUS));
+        let address = UnixAddr::new(&runtime_directory.join(rendezvous(uid)));
         let address = address.map_err(ControlError::Socket)?;
         connect(fd.as_raw_fd(), &address).map_err(ControlError::Socket)?;
         Self::new(fd)

@@ -1,8 +1,11 @@
-//! Workers that were there before this listener: who they are, and the socket through which they come back.
+//! Workers that were there before this listener: who they are, and the sockets through which they come back.
 //!
 //! For each worker that takes connections there is a file `PID` in the runtime directory with its start time and user. After
 //! a restart a process that has such a file, and is still the same by pid and start time, is one of ours, and nobody
 //! else can be: only root writes there, and the kernel says who the peer of a socket is.
+//!
+//! Each user has a socket of its own, to which the kernel lets nobody else connect: whoever fills its queue, or holds
+//! us up at it, keeps out nobody but workers of the same user.
 
 use std::{
     collections::HashMap,
@@ -11,7 +14,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
-            fs::{DirBuilderExt, PermissionsExt},
+            fs::{DirBuilderExt, PermissionsExt, chown},
         },
     },
     path::{Path, PathBuf},
@@ -29,23 +32,19 @@ use nix::{
 use thiserror::Error;
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
     time::timeout,
 };
 
 use super::{endpoint::accept_one, worker_socket::WorkerSocket};
 use crate::{
-    control::{MAX_MESSAGE, RENDEZVOUS, ROSTER, Report, Services},
+    control::{MAX_MESSAGE, ROSTER, Report, Services, rendezvous},
     sys::{child::open_pidfd, readiness::watch},
     system::{accounts::Account, directory},
     wary::refuse_descriptors,
 };
 
 const BACKLOG: i32 = 128;
-
-/// Strangers' sockets that may be closed at once. Where more take their time, those behind them wait, but no user's calls.
-const MAX_TURNED_AWAY: usize = 16;
 
 /// How long workers are awaited. They look for a listener twice a second: who has not come by then is stopped, or hangs.
 const RENDEZVOUS_DEADLINE: Duration = Duration::from_secs(60);
@@ -63,6 +62,8 @@ pub(super) struct Former {
     /// With the pid, this very process.
     start: String,
     pub(super) user: String,
+    /// Whom it has become.
+    uid: u32,
 }
 
 impl Former {
@@ -89,18 +90,20 @@ impl Roster {
         Ok(Self { directory: workers })
     }
 
-    /// Those of a former listener; files of workers that ended are removed.
-    pub(super) fn former(&self) -> Vec<Former> {
-        let entries = fs::read_dir(&self.directory).into_iter().flatten();
-        let former = entries.filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let found = read(&path);
-            if found.is_none() {
-                let _ = fs::remove_file(&path);
+    /// Those of a former listener, by uid; files of workers that ended are removed.
+    pub(super) fn former(&self) -> HashMap<u32, Vec<Former>> {
+        let mut former: HashMap<u32, Vec<Former>> = HashMap::new();
+        for entry in fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            match read(&entry.path()) {
+                Some(found) => former.entry(found.uid).or_default().push(found),
+                None => drop(fs::remove_file(entry.path())),
             }
-            found
-        });
-        former.collect()
+        }
+        former
     }
 
     pub(super) fn add(&self, pid: i32, user: &str) {
@@ -130,8 +133,17 @@ fn read(path: &Path) -> Option<Former> {
         pid,
         start: start.into(),
         user: user.into(),
+        uid: uid(pid)?,
     };
     former.is_alive().then_some(former)
+}
+
+/// The first number of the line `Uid:` in /proc/PID/status (proc(5)).
+fn uid(pid: i32) -> Option<u32> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    uids.split_whitespace().next()?.parse().ok()
 }
 
 /// The field 22 of /proc/PID/stat (proc(5)), which no later process of that pid shares.
@@ -152,14 +164,17 @@ pub(super) struct NotBack {
     pub(super) users: Vec<String>,
 }
 
-/// The socket to which workers come back.
+/// The socket to which the workers of one user come back.
 #[derive(Debug)]
-pub(super) struct Rendezvous(AsyncFd<OwnedFd>);
+pub(super) struct Rendezvous {
+    socket: AsyncFd<OwnedFd>,
+    path: PathBuf,
+}
 
 impl Rendezvous {
-    /// Any user's worker may connect, so anybody may; [`Rendezvous::take_back`] looks at who it is.
-    pub(super) fn listen(directory: &Path) -> io::Result<Self> {
-        let path = directory.join(RENDEZVOUS);
+    /// Any process of the user's may connect; [`Rendezvous::take_back`] looks at who it is.
+    pub(super) fn listen(directory: &Path, uid: u32) -> io::Result<Self> {
+        let path = directory.join(rendezvous(uid));
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -167,15 +182,17 @@ impl Rendezvous {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
         bind(fd.as_raw_fd(), &UnixAddr::new(path.as_os_str().as_bytes())?)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
-        // Before the first can connect: who does gets it too. A kernel that does not know it goes without.
+        // Before the first can connect, all three. A kernel that does not know the last goes without.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        chown(&path, Some(uid), None)?;
         refuse_descriptors(&fd);
         listen(&fd, Backlog::new(BACKLOG)?)?;
-        Ok(Self(watch(fd, Interest::READABLE)?))
+        let socket = watch(fd, Interest::READABLE)?;
+        Ok(Self { socket, path })
     }
 
-    /// Takes back each of the former workers once, and closes whoever else connects. Ends when all are back, or at the deadline,
-    /// with those that are still there.
+    /// Takes back each of the user's former workers once, and closes whoever else connects. Ends when all are back, or at the
+    /// deadline, with those that are still there.
     ///
     /// The peer is the former worker itself: its pid and, looked at after the kernel has told the pid, its start time. A process
     /// that got the pid of one that ended is a stranger.
@@ -189,8 +206,10 @@ impl Rendezvous {
             .map(|former| (former.pid, former))
             .collect();
         let _ = timeout(RENDEZVOUS_DEADLINE, self.accept_all(&mut former, back)).await;
+        // Root's own folder, and the next listener makes its own.
+        let _ = fs::remove_file(&self.path);
         // Strangers may wait in its queue, with what is slow to close: see `WorkerSocket`.
-        let socket = self.0.into_inner();
+        let socket = self.socket.into_inner();
         spawn_blocking(move || drop(socket));
         let away = former.into_values().filter(Former::is_alive);
         let users: Vec<String> = away.map(|former| former.user).collect();
@@ -206,13 +225,8 @@ impl Rendezvous {
         former: &mut HashMap<i32, Former>,
         back: impl AsyncFn(Former, OwnedFd, u32),
     ) {
-        let turning_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
         while !former.is_empty() {
-            // Before it has a socket: the deadline must not close one here.
-            let Ok(place) = Arc::clone(&turning_away).acquire_owned().await else {
-                return;
-            };
-            let accepted = self.0.async_io(Interest::READABLE, accept_one).await;
+            let accepted = self.socket.async_io(Interest::READABLE, accept_one).await;
             let peer = accepted.and_then(|socket| {
                 let peer = getsockopt(&socket, PeerCredentials)?;
                 Ok((socket, peer))
@@ -224,7 +238,7 @@ impl Rendezvous {
                     {
                         back(former, socket, peer.uid()).await;
                     } else {
-                        turn_away(socket, place);
+                        turn_away(socket).await;
                     }
                 }
                 Err(error) => {
@@ -236,12 +250,11 @@ impl Rendezvous {
     }
 }
 
-/// Closes a stranger's socket where nobody waits for it: see [`WorkerSocket`] for what it may hold.
-fn turn_away(socket: OwnedFd, place: OwnedSemaphorePermit) {
-    spawn_blocking(move || {
-        drop(socket);
-        drop(place);
-    });
+/// Closes a stranger's socket where nobody waits for it but the same user's workers: see [`WorkerSocket`] for what it may
+/// hold. One at a time, so that a user holds one thread of ours and no more.
+async fn turn_away(socket: OwnedFd) {
+    // It cannot panic, and goes on at the deadline.
+    let _ = spawn_blocking(move || drop(socket)).await;
 }
 
 /// A former listener's worker, back and heard.
@@ -284,7 +297,12 @@ pub(super) async fn welcome(former: Former, socket: OwnedFd, uid: u32) -> Option
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::signal::{Signal, kill};
+    use std::os::unix::fs::MetadataExt;
+
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::getuid,
+    };
 
     use super::*;
 
@@ -294,12 +312,13 @@ mod tests {
         let roster = Roster::open(directory.path()).unwrap();
         let pid = std::process::id().cast_signed();
         roster.add(pid, "alice");
-        let found = roster.former();
-        assert_eq!(found.len(), 1);
+        let former = roster.former();
+        let found = &former[&getuid().as_raw()];
+        assert_eq!((former.len(), found.len()), (1, 1));
         assert_eq!((found[0].pid, found[0].user.as_str()), (pid, "alice"));
         assert!(found[0].is_alive());
         fs::write(roster.file(pid), "1 alice\n").unwrap();
-        assert_eq!(roster.former(), []);
+        assert!(roster.former().is_empty());
         assert!(!roster.file(pid).exists());
     }
 
@@ -309,7 +328,24 @@ mod tests {
             pid,
             start: start_time(pid).unwrap(),
             user: user.into(),
+            uid: uid(pid).unwrap(),
         }
+    }
+
+    #[tokio::test]
+    async fn the_place_to_come_back_is_one_users_alone_and_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        // As root, as the agent is: another's.
+        let me = getuid();
+        let uid = if me.is_root() { 65534 } else { me.as_raw() };
+        let rendezvous = Rendezvous::listen(directory.path(), uid).unwrap();
+        let place = directory.path().join(format!("workers-{uid}.sock"));
+        let metadata = fs::metadata(&place).unwrap();
+        // Who may write to it may connect (unix(7)).
+        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (uid, 0o600));
+        let back = async |_: Former, _: OwnedFd, _: u32| panic!("nobody came");
+        assert_eq!(rendezvous.take_back(Vec::new(), back).await, Ok(()));
+        assert!(!place.exists());
     }
 
     #[tokio::test(start_paused = true)]
@@ -334,7 +370,7 @@ mod tests {
             ),
             (vec![of_the_ended], Ok(())),
         ] {
-            let rendezvous = Rendezvous::listen(directory.path()).unwrap();
+            let rendezvous = Rendezvous::listen(directory.path(), getuid().as_raw()).unwrap();
             let begun = tokio::time::Instant::now();
             let back = async |_: Former, _: OwnedFd, _: u32| panic!("nobody came");
             assert_eq!(rendezvous.take_back(former, back).await, expected);

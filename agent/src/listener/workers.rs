@@ -30,7 +30,7 @@ use super::{
     groups::Wisher,
     hearing::{Hearing, deliver, describe},
     keeper::Keeper,
-    returning::{Rendezvous, Returned, Roster, welcome},
+    returning::{Former, Rendezvous, Returned, Roster, welcome},
     sessions::Sessions,
     starting::{self, MAX_WORKERS, MAX_WORKERS_PER_USER, StartError, WorkerSettings},
     worker::{Placement, Worker, queue, refuse},
@@ -77,12 +77,8 @@ impl Workers {
             last: 0,
             looking_again: None,
         };
-        let opened = Roster::open(&directory).and_then(|roster| {
-            let rendezvous = Rendezvous::listen(&directory)?;
-            Ok((roster, rendezvous))
-        });
-        match opened {
-            Ok((roster, rendezvous)) => table.expect(roster, rendezvous),
+        match Roster::open(&directory) {
+            Ok(roster) => table.expect(roster),
             Err(error) => {
                 let directory = directory.display();
                 tracing::warn!(%error, %directory, "a restarted listener will not find these workers");
@@ -157,12 +153,28 @@ impl Table {
     }
 
     /// Awaits the workers of a former listener.
-    fn expect(&mut self, roster: Roster, rendezvous: Rendezvous) {
+    fn expect(&mut self, roster: Roster) {
         let former = roster.former();
         self.roster = Some(roster);
+        let workers = former.values().map(Vec::len).sum::<usize>();
+        tracing::info!(workers, "workers of a former listener");
+        for (uid, former) in former {
+            match Rendezvous::listen(&self.settings.runtime_directory, uid) {
+                Ok(rendezvous) => self.await_workers(former, rendezvous),
+                Err(error) => tracing::warn!(%error, uid, "these workers cannot come back"),
+            }
+        }
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(RETURN_GRACE).await;
+            let _ = events.send(Event::GraceOver).await;
+        });
+    }
+
+    /// Those of one uid.
+    fn await_workers(&mut self, former: Vec<Former>, rendezvous: Rendezvous) {
         let users = former.iter().map(|former| former.user.clone());
-        self.expected = users.map(|user| (user, Vec::new())).collect();
-        tracing::info!(workers = former.len(), "workers of a former listener");
+        self.expected.extend(users.map(|user| (user, Vec::new())));
         let events = self.events.clone();
         tokio::spawn(async move {
             let taken = rendezvous.take_back(former, async move |former, socket, uid| {
@@ -176,11 +188,6 @@ impl Table {
             if let Err(error) = taken.await {
                 tracing::warn!(users = ?error.users, %error, "workers of a former listener stay away");
             }
-        });
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(RETURN_GRACE).await;
-            let _ = events.send(Event::GraceOver).await;
         });
     }
 

@@ -76,9 +76,8 @@ impl Link {
     async fn search(&self, account: &Account, services: Services) {
         loop {
             tokio::time::sleep(SEARCH_INTERVAL).await;
-            let Ok(control) = ControlSocket::come_back(&self.runtime_directory) else {
-                continue;
-            };
+            let found = ControlSocket::come_back(&self.runtime_directory, account.uid);
+            let Ok(control) = found else { continue };
             let back = Report::Back {
                 account: account.clone(),
                 services,

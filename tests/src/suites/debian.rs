@@ -3,7 +3,13 @@
 use anyhow::ensure;
 use guestline_client::{ErrorReason, WriteOptions};
 
-use super::{pattern, put, refusal, restart::an_impostor_is_not_taken_for_a_worker, shell};
+use super::{
+    pattern, put, refusal,
+    restart::{
+        an_impostor_is_not_taken_for_a_worker, nobody_else_gets_near_where_a_worker_comes_back,
+    },
+    shell,
+};
 use crate::{
     cases,
     eventually::{PATIENCE, eventually},
@@ -14,6 +20,7 @@ use crate::{
 cases![
     the_agent_is_a_unit_that_came_up,
     an_impostor_is_not_taken_for_a_worker,
+    nobody_else_gets_near_where_a_worker_comes_back,
     sudo_works_for_whom_it_is_allowed: [13],
     a_full_quota_leaves_the_old_content: [9],
 ];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use guestline_client::{AttachEvent, Attached, Event, Offsets};
+use guestline_client::{AttachEvent, Attached, Event, Offsets, Process};
 
 use tokio::{io::AsyncReadExt, time::timeout};
 
@@ -171,7 +171,7 @@ pub async fn an_impostor_is_not_taken_for_a_worker(target: &Target) -> Outcome {
         "-e",
         "use Socket; $| = 1; alarm 600; print 'ready'; \
          do { socket(S, AF_UNIX, SOCK_SEQPACKET, 0) or die } \
-         until connect(S, sockaddr_un('/run/guestline/workers.sock')); \
+         until connect(S, sockaddr_un(\"/run/guestline/workers-$<.sock\")); \
          exit(sysread(S, $_, 100) ? 1 : 0)",
     ]);
     let mut knocking = knock.spawn().await?;
@@ -182,5 +182,63 @@ pub async fn an_impostor_is_not_taken_for_a_worker(target: &Target) -> Outcome {
     ensure!(status.success(), "it was heard: {status:?}");
     let id = target.user("alice").shell("id -un").output().await?.stdout;
     ensure!(id == b"alice\n", "{id:?}");
+    Ok(())
+}
+
+/// Whatever alice sends there, and holds the listener up with, is no matter of bob's: where his worker is awaited, she cannot
+/// connect. Needs perl in the guest.
+pub async fn nobody_else_gets_near_where_a_worker_comes_back(target: &Target) -> Outcome {
+    let (root, alice, bob) = (
+        target.user("root"),
+        target.user("alice"),
+        target.user("bob"),
+    );
+    let (_, uid) = shell(&bob, "id -u").await?;
+    let place = format!("/run/guestline/workers-{}.sock", uid.trim());
+    let started = bob.shell("echo here; sleep 1000").start(None).await?;
+    // So that it is awaited for as long as this takes.
+    let line = "basename -a $(grep -l ' bob$' /run/guestline/workers/*) | tr '\\n' ' '";
+    let (_, worker) = shell(&root, line).await?;
+    let signal = async |name: &str| {
+        let line = format!("kill -{name} {}", worker.trim());
+        ensure!(shell(&root, &line).await?.0, "{line:?} failed");
+        anyhow::Ok(())
+    };
+    let returns = async || {
+        let log = "journalctl -b -u guestline-agent -o cat";
+        let back = r#"a worker is back user="bob" is_current=true"#;
+        let (_, times) = shell(&root, &format!("{log} | grep -c '{back}'")).await?;
+        times.trim().parse::<u32>().context(times)
+    };
+    let returned = async |before: u32| {
+        eventually("bob's worker is back", DEADLINE, async || {
+            Ok(returns().await? > before)
+        })
+        .await
+    };
+    let before = returns().await?;
+    // A child of a listener that is killed does not stay stopped (setpgid(2)). After this it is nobody's.
+    kill_listener(target).await?;
+    returned(before).await?;
+    signal("STOP").await?;
+    kill_listener(target).await?;
+    let connect = format!(
+        "socket(S, AF_UNIX, SOCK_SEQPACKET, 0) or die; \
+         print connect(S, sockaddr_un('{place}')) ? 'connected' : $!{{EACCES}} ? 'refused' : $!"
+    );
+    let mut perl = alice.command("perl");
+    perl.args(["-MSocket", "-MErrno", "-e", &connect]);
+    let said = perl.output().await?.stdout;
+    let there = shell(&root, &format!("test -S {place}")).await?.0;
+    signal("CONT").await?;
+    let said = String::from_utf8_lossy(&said);
+    ensure!(there && said == "refused", "there: {there}, {said}");
+    // Who asks for bob before that may get another worker.
+    returned(before + 1).await?;
+    let known = target.user("bob").processes().list().await?;
+    let is_his = |process: &Process| process.process_id == started.process_id;
+    ensure!(known.iter().any(is_his), "{known:?}");
+    let gone = shell(&root, &format!("test ! -e {place}")).await?.0;
+    ensure!(gone, "the place is still there, with nobody awaited");
     Ok(())
 }
