@@ -5,7 +5,7 @@
 //! release groups of its uid, which the group's name carries. Nothing is remembered that a restarted listener would miss.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     os::fd::{AsFd, OwnedFd},
 };
@@ -25,6 +25,9 @@ use crate::sys::{
 
 /// Groups of one uid at one time: more than the programs that a worker runs at once.
 const MAX_PER_USER: usize = 2048;
+
+/// How many are killed one by one before others have their turn: some milliseconds' work.
+const KILLED_AT_ONCE: usize = 256;
 
 /// The period of cpu.max, in microseconds: the kernel's default.
 const CPU_PERIOD: u64 = 100_000;
@@ -122,6 +125,8 @@ impl Groups {
             };
             *self.counts.entry(uid).or_default() += 1;
             if !self.remove(uid, &group) {
+                // The former listener may have ended in the midst of a killing.
+                let _ = group.write("cgroup.freeze", "0");
                 self.leftovers.push((uid, group));
             }
         }
@@ -170,17 +175,14 @@ impl Groups {
         Ok(name)
     }
 
-    /// SIGKILL to all in it at once (cgroup.kill, Linux 5.14), or where the kernel cannot, to each until none is left.
-    pub(super) fn kill(&self, wisher: Wisher, name: &str) {
-        let Some(group) = owned(wisher, name) else {
-            return;
-        };
+    /// SIGKILL to all in it at once (cgroup.kill, Linux 5.14), or where the kernel cannot, what is to be done one by one.
+    pub(super) fn kill(&self, wisher: Wisher, name: &str) -> Option<Killing> {
+        let group = owned(wisher, name)?;
         if group.write("cgroup.kill", "1").is_ok() {
-            return;
+            return None;
         }
         let _ = group.write("cgroup.freeze", "1");
-        kill_each(&group);
-        let _ = group.write("cgroup.freeze", "0");
+        Some(Killing::of(group))
     }
 
     /// The worker needs it no more: removed as soon as nothing lives in it.
@@ -237,20 +239,44 @@ impl Groups {
     }
 }
 
-/// Whoever is in the group now, and nobody else: between the list and the kill a pid may have gone to another process.
-fn kill_each(group: &Group) {
-    for pid in group.members().unwrap_or_default() {
-        // A process of another pid namespace has none here, and no descriptor: the kernel lists it as 0.
-        if let Ok(pidfd) = open_pidfd(Pid::from_raw(pid)) {
-            kill_member(group, pid, &pidfd);
+/// A group whose members are killed one by one, in steps. Frozen meanwhile, so that none of them starts another.
+#[derive(Debug)]
+pub(super) struct Killing {
+    group: Group,
+    /// Whose turn is still to come.
+    listed: Vec<i32>,
+}
+
+impl Killing {
+    fn of(group: Group) -> Self {
+        let listed = group.members().unwrap_or_default();
+        Self { group, listed }
+    }
+
+    /// Kills the next of them. `None`: that were all, and what survives runs again.
+    pub(super) fn go_on(mut self) -> Option<Self> {
+        let rest = self.listed.len().saturating_sub(KILLED_AT_ONCE);
+        kill_listed(&self.group, &self.listed.split_off(rest));
+        if !self.listed.is_empty() {
+            return Some(self);
         }
+        let _ = self.group.write("cgroup.freeze", "0");
+        None
     }
 }
 
-/// What the descriptor holds is in the group, or has exited, if its pid is still listed.
-fn kill_member(group: &Group, pid: i32, pidfd: &OwnedFd) {
-    if group.members().unwrap_or_default().contains(&pid) {
-        // Mostly somebody: one that has exited meanwhile needs no signal.
+/// Those of the listed who are in the group now, and nobody else: between the list and the kill a pid may have gone to another
+/// process. What a descriptor holds is in the group, or has exited, if its pid is listed again once it is held.
+fn kill_listed(group: &Group, listed: &[i32]) {
+    let hold = |&pid: &i32| {
+        // A process of another pid namespace has none here, and no descriptor: the kernel lists it as 0.
+        let pidfd = open_pidfd(Pid::from_raw(pid)).ok()?;
+        Some((pid, pidfd))
+    };
+    let held: Vec<(i32, OwnedFd)> = listed.iter().filter_map(hold).collect();
+    let members: HashSet<i32> = group.members().unwrap_or_default().into_iter().collect();
+    for (_, pidfd) in held.iter().filter(|(pid, _)| members.contains(pid)) {
+        // One that has exited meanwhile needs no signal.
         let _ = kill_process(pidfd.as_fd());
     }
 }
@@ -365,14 +391,53 @@ mod tests {
             .unwrap();
         // It was listed a moment ago, or the pid was another process's.
         let pidfd = open_pidfd(Pid::from_raw(pid)).unwrap();
-        kill_member(&group, pid, &pidfd);
-        kill_each(&group);
+        kill_listed(&group, &[pid]);
+        assert!(Killing::of(group.clone()).go_on().is_none());
         let killed = member.wait().unwrap();
         assert_eq!(killed.signal(), Some(9));
         assert!(!has_exited(&pidfd));
         group.write("cgroup.procs", &format!("{pid}\n")).unwrap();
-        kill_member(&group, pid, &pidfd);
+        kill_listed(&group, &[pid]);
         assert_eq!(other.wait().unwrap().signal(), Some(9));
+    }
+
+    #[test]
+    fn a_killing_one_by_one_goes_in_steps_and_ends_with_a_thaw() {
+        let sleep = || {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("100").spawn().unwrap()
+        };
+        let mut members = [sleep(), sleep(), sleep()];
+        let folder = tempfile::tempdir().unwrap();
+        let group = Group::at(folder.path());
+        // Pids beyond the greatest that a kernel gives (PID_MAX_LIMIT, 2^22) between them: two steps and a half.
+        let nobodies = (1 << 22) + 1..;
+        let procs = members.iter().flat_map(|member| {
+            let some = nobodies.clone().take(KILLED_AT_ONCE - 1);
+            some.chain([member.id()])
+        });
+        let procs: Vec<String> = procs
+            .skip(KILLED_AT_ONCE / 2)
+            .map(|pid| pid.to_string())
+            .collect();
+        group.write("cgroup.procs", &procs.join("\n")).unwrap();
+        let mut killing = Some(Killing::of(group));
+        for count in [1, 2, 3] {
+            let thawed = fs::read_to_string(folder.path().join("cgroup.freeze"));
+            assert!(thawed.is_err(), "before the end");
+            killing = killing.unwrap().go_on();
+            assert_eq!(killing.is_none(), count == 3);
+            let (living, killed) = members.split_at_mut(3 - count);
+            assert_eq!(killed[0].wait().unwrap().signal(), Some(9));
+            // What got no signal lives on.
+            assert!(
+                living
+                    .iter_mut()
+                    .all(|one| one.try_wait().unwrap().is_none())
+            );
+        }
+        let thawed = fs::read_to_string(folder.path().join("cgroup.freeze")).unwrap();
+        assert_eq!(thawed, "0");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::groups::{GroupError, Groups, Wisher};
+use super::groups::{GroupError, Groups, Killing, Wisher};
 use crate::sys::cgroup::Limits;
 
 /// How often the groups are looked at that were released while something still lived in them.
@@ -28,7 +28,15 @@ enum Job {
         limits: Limits,
         answer: oneshot::Sender<Result<String, GroupError>>,
     },
-    Kill(Wisher, String),
+    Kill {
+        wisher: Wisher,
+        group: String,
+        answer: oneshot::Sender<Option<Killing>>,
+    },
+    GoOn {
+        killing: Killing,
+        answer: oneshot::Sender<Option<Killing>>,
+    },
     Release(Wisher, String),
     ReleaseAll(u32),
     Sweep,
@@ -61,8 +69,20 @@ impl Keeper {
         answered.await.unwrap_or(Err(GroupError::Unkept))
     }
 
+    /// Until it is done. A kernel that kills one by one takes long over a large group: each step waits behind others' wishes.
     pub(super) async fn kill(&self, wisher: Wisher, group: String) {
-        self.wish(Job::Kill(wisher, group)).await;
+        let (answer, mut answered) = oneshot::channel();
+        let job = Job::Kill {
+            wisher,
+            group,
+            answer,
+        };
+        self.wish(job).await;
+        while let Ok(Some(killing)) = answered.await {
+            let (answer, next) = oneshot::channel();
+            self.wish(Job::GoOn { killing, answer }).await;
+            answered = next;
+        }
     }
 
     pub(super) async fn release(&self, wisher: Wisher, group: String) {
@@ -114,7 +134,13 @@ impl Groups {
                 // Who waited may be gone: the group is empty then, and released with the worker.
                 let _ = answer.send(self.confine(wisher, child, limits));
             }
-            Job::Kill(wisher, group) => self.kill(wisher, &group),
+            // Whoever wished it waits for the answer: see `Keeper::kill`.
+            Job::Kill {
+                wisher,
+                group,
+                answer,
+            } => drop(answer.send(self.kill(wisher, &group))),
+            Job::GoOn { killing, answer } => drop(answer.send(killing.go_on())),
             Job::Release(wisher, group) => self.release(wisher, &group),
             Job::ReleaseAll(uid) => self.release_all(uid),
             Job::Sweep => self.sweep(),
