@@ -138,8 +138,7 @@ pub(super) fn disks() -> Vec<Disk> {
             available: space.blocks_available() * unit,
         })
     };
-    let mounts = mounts::reachable().unwrap_or_default();
-    mounts.into_iter().filter_map(disk).collect()
+    mounts::look_at_each(disk).unwrap_or_default()
 }
 
 /// What rpcs may depend on.

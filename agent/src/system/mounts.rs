@@ -1,6 +1,7 @@
 //! The file systems that stand on block devices, each once, from /proc/self/mountinfo (proc_pid_mountinfo(5)).
 
 use std::{
+    collections::HashSet,
     ffi::OsString,
     fs::{self, File, OpenOptions},
     os::unix::{
@@ -48,12 +49,14 @@ struct Line {
 /// Each once, at the first place where it is seen, in the order of mounting, and open for an ioctl. What lies hidden under
 /// another mount at every place is left out, as nothing can write to it by a path.
 pub(super) fn on_block_devices() -> Result<Vec<Mounted>, MountError> {
-    each_once(&mountinfo()?, OFlag::O_NONBLOCK | OFlag::O_NOCTTY, Err)
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    each_once(&mountinfo()?, flags, Some, Err)
 }
 
-/// The same, open for looking at them only (O_PATH). What this user cannot reach is left out.
-pub(super) fn reachable() -> Result<Vec<Mounted>, MountError> {
-    each_once(&mountinfo()?, OFlag::O_PATH, |_| Ok(()))
+/// What `look` finds at each of the same, open for looking at it only (O_PATH). One after another: while a mount is held open,
+/// nobody can unmount it. What this user cannot reach is left out.
+pub(super) fn look_at_each<T>(look: impl Fn(Mounted) -> Option<T>) -> Result<Vec<T>, MountError> {
+    each_once(&mountinfo()?, OFlag::O_PATH, look, |_| Ok(()))
 }
 
 fn mountinfo() -> Result<Vec<u8>, MountError> {
@@ -63,31 +66,32 @@ fn mountinfo() -> Result<Vec<u8>, MountError> {
     })
 }
 
-fn each_once(
+fn each_once<T>(
     text: &[u8],
     flags: OFlag,
+    look: impl Fn(Mounted) -> Option<T>,
     unopened: impl Fn(MountError) -> Result<(), MountError>,
-) -> Result<Vec<Mounted>, MountError> {
-    let mut known: Vec<(String, Mounted)> = Vec::new();
+) -> Result<Vec<T>, MountError> {
+    let (mut known, mut found) = (HashSet::new(), Vec::new());
     for line in text.split(|&byte| byte == b'\n').filter_map(parse) {
-        if known.iter().any(|(device, _)| *device == line.device) {
+        if known.contains(&line.device) {
             continue;
         }
         match open(&line, flags) {
-            Ok(Some(file)) => known.push((
-                line.device,
-                Mounted {
+            Ok(Some(file)) => {
+                known.insert(line.device);
+                found.extend(look(Mounted {
                     point: line.point,
                     source: line.source,
                     kind: line.kind,
                     file,
-                },
-            )),
+                }));
+            }
             Ok(None) => {}
             Err(error) => unopened(error)?,
         }
     }
-    Ok(known.into_iter().map(|(_, mounted)| mounted).collect())
+    Ok(found)
 }
 
 /// `None`: another file system is at that path.
@@ -182,7 +186,7 @@ mod tests {
         ]
         .join("\n");
         for flags in [OFlag::O_NONBLOCK, OFlag::O_PATH] {
-            let found = each_once(text.as_bytes(), flags, Err).unwrap();
+            let found = each_once(text.as_bytes(), flags, Some, Err).unwrap();
             let [disk] = &found[..] else {
                 panic!("{found:?}");
             };
@@ -198,10 +202,34 @@ mod tests {
         fs::write(&file, "").unwrap();
         let below = file.join("below").display().to_string();
         let text = format!("1 0 98:0 / {below} rw - ext4 /dev/a rw");
-        let error = each_once(text.as_bytes(), OFlag::O_NONBLOCK, Err).unwrap_err();
+        let error = each_once(text.as_bytes(), OFlag::O_NONBLOCK, Some, Err).unwrap_err();
         assert_eq!(error.errno, Errno::ENOTDIR);
-        let left = each_once(text.as_bytes(), OFlag::O_PATH, |_| Ok(()));
+        let left = each_once(text.as_bytes(), OFlag::O_PATH, Some, |_| Ok(()));
         assert!(left.unwrap().is_empty());
+    }
+
+    #[test]
+    fn none_is_held_open_while_the_next_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let points = ["first", "second", "third"].map(|name| folder.path().join(name));
+        let line = |(at, point): (usize, &PathBuf)| {
+            fs::create_dir(point).unwrap();
+            let point = point.display();
+            format!("{at} 0 0:{at} / {point} rw - btrfs /dev/{at} rw\n")
+        };
+        let text: String = points.iter().enumerate().map(line).collect();
+        let open = || {
+            let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+            let of = descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+            of.filter(|path| path.starts_with(folder.path())).collect()
+        };
+        let look = |mounted: Mounted| -> Option<Vec<PathBuf>> {
+            let open = open();
+            drop(mounted);
+            Some(open)
+        };
+        let found = each_once(text.as_bytes(), OFlag::O_PATH, look, Err).unwrap();
+        assert_eq!(found, points.map(|point| vec![point]));
     }
 
     #[test]
