@@ -81,6 +81,12 @@ impl HandedSocket {
     }
 }
 
+impl Drop for HandedSocket {
+    fn drop(&mut self) {
+        self.traffic.end();
+    }
+}
+
 impl AsyncRead for HandedSocket {
     fn poll_read(
         self: Pin<&mut Self>,
