@@ -22,7 +22,7 @@ use super::{
 };
 use crate::sys::{
     child, descriptors,
-    identity::{self, Identity, OtherGroups},
+    identity::{self, Besides, Identity},
     spawn,
 };
 use std::os::fd::AsFd;
@@ -47,7 +47,7 @@ const UNITS_OWN: [&[u8]; 12] = [
 pub(crate) fn main(user: &Identity) -> ExitCode {
     identity::set_name(c"guestline-usher");
     // It is to start whatever the worker says, and who made it this user was somebody else.
-    if let Err(error) = identity::verify(user, OtherGroups::OfALogin) {
+    if let Err(error) = identity::verify(user, Besides::OfALogin) {
         // Into the agent's log.
         eprintln!("guestline-usher: {}: {error}", user.uid);
         return ExitCode::FAILURE;

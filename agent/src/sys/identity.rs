@@ -59,11 +59,13 @@ pub(crate) struct Identity {
     pub(crate) groups: Vec<u32>,
 }
 
-/// Which other groups somebody may be in, or not be in, who has become a user.
+/// What somebody who has become a user may have, or not have, besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OtherGroups {
-    No,
-    /// A login gives those that the guest's directory and its PAM know. Root's is none of them.
+pub(crate) enum Besides {
+    Nothing,
+    /// What the guest's own policy gives at a login: other groups, which its directory and its PAM know, but not root's; and
+    /// capabilities that its PAM handed on (pam_cap(8), pam_systemd(8)). Inheritable ones are no power by themselves, and
+    /// ambient ones somebody raised by name: what root was and did not take off is neither.
     OfALogin,
 }
 
@@ -83,11 +85,11 @@ pub(crate) fn become_user(user: &Identity) -> Result<(), BecomeError> {
         setresuid(uid, uid, uid).map_err(BecomeError::SetUid)?;
         prctl::set_dumpable(true).map_err(BecomeError::SetDumpable)?;
     }
-    verify(user, OtherGroups::No)
+    verify(user, Besides::Nothing)
 }
 
 /// Whether this process is the user, has no capability and cannot become root again: whoever made it so.
-pub(crate) fn verify(user: &Identity, others: OtherGroups) -> Result<(), BecomeError> {
+pub(crate) fn verify(user: &Identity, besides: Besides) -> Result<(), BecomeError> {
     if switches::is_off("drop check") {
         return Ok(());
     }
@@ -96,9 +98,9 @@ pub(crate) fn verify(user: &Identity, others: OtherGroups) -> Result<(), BecomeE
     let actual = getgroups().map_err(BecomeError::ReadBack)?;
     let actual: HashSet<u32> = actual.into_iter().map(Gid::as_raw).collect();
     let groups: HashSet<u32> = user.groups.iter().copied().collect();
-    let groups_fit = match others {
-        OtherGroups::No => actual == groups,
-        OtherGroups::OfALogin => user.gid == 0 || groups.contains(&0) || !actual.contains(&0),
+    let groups_fit = match besides {
+        Besides::Nothing => actual == groups,
+        Besides::OfALogin => user.gid == 0 || groups.contains(&0) || !actual.contains(&0),
     };
     let ids = [users.real, users.effective, users.saved].map(Uid::as_raw);
     let gids = [grps.real, grps.effective, grps.saved].map(Gid::as_raw);
@@ -108,7 +110,8 @@ pub(crate) fn verify(user: &Identity, others: OtherGroups) -> Result<(), BecomeE
     if user.uid == 0 {
         return Ok(());
     }
-    if !capabilities_are_gone().map_err(BecomeError::ReadBack)? {
+    let capabilities = Capabilities::of_this_process().map_err(BecomeError::ReadBack)?;
+    if !capabilities.fit(besides) {
         return Err(BecomeError::CapabilitiesKept);
     }
     if setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok()
@@ -119,39 +122,108 @@ pub(crate) fn verify(user: &Identity, others: OtherGroups) -> Result<(), BecomeE
     Ok(())
 }
 
-/// Whether the permitted, effective, inheritable and ambient sets are empty: capget(2), and prctl(2) for the ambient set.
-fn capabilities_are_gone() -> Result<bool, Errno> {
-    /// _LINUX_CAPABILITY_VERSION_3 of linux/capability.h.
-    const VERSION_3: u32 = 0x2008_0522;
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
+/// A process's capabilities (capabilities(7)), a bit each. The effective ones are among the permitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Capabilities {
+    permitted: u64,
+    inheritable: u64,
+    ambient: u64,
+}
+
+impl Capabilities {
+    /// By capget(2), and prctl(2) for the ambient set.
+    fn of_this_process() -> Result<Self, Errno> {
+        /// _LINUX_CAPABILITY_VERSION_3 of linux/capability.h.
+        const VERSION_3: u32 = 0x2008_0522;
+        #[repr(C)]
+        struct Header {
+            version: u32,
+            pid: i32,
+        }
+        #[repr(C)]
+        #[derive(Default, Clone, Copy)]
+        struct Data {
+            effective: u32,
+            permitted: u32,
+            inheritable: u32,
+        }
+        let mut header = Header {
+            version: VERSION_3,
+            pid: 0,
+        };
+        let mut data = [Data::default(); 2];
+        // SAFETY: both pointers are to live values of the layout that version 3 of capget(2) states.
+        let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, &raw mut data) };
+        Errno::result(result)?;
+        let set = |of: fn(&Data) -> u32| u64::from(of(&data[0])) | u64::from(of(&data[1])) << 32;
+        let permitted = set(|data| data.permitted | data.effective);
+        let mut ambient = 0;
+        // A subset of the permitted ones.
+        for capability in (0..u64::BITS).filter(|capability| permitted >> capability & 1 == 1) {
+            if is_ambient(capability)? {
+                ambient |= 1 << capability;
+            }
+        }
+        Ok(Self {
+            permitted,
+            inheritable: set(|data| data.inheritable),
+            ambient,
+        })
     }
-    #[repr(C)]
-    #[derive(Default, Clone, Copy)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
+
+    fn fit(self, besides: Besides) -> bool {
+        match besides {
+            Besides::Nothing => self == Self::default(),
+            Besides::OfALogin => self.permitted & !self.ambient == 0,
+        }
     }
-    let mut header = Header {
-        version: VERSION_3,
-        pid: 0,
-    };
-    let mut data = [Data::default(); 2];
-    // SAFETY: both pointers are to live values of the layout that version 3 of capget(2) states.
-    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, &raw mut data) };
-    Errno::result(result)?;
-    let empty = data
-        .iter()
-        .all(|data| data.effective | data.permitted | data.inheritable == 0);
-    // The ambient set is a subset of the permitted one (capabilities(7)), and so is empty with it.
-    Ok(empty)
+}
+
+/// PR_CAP_AMBIENT_IS_SET of prctl(2).
+fn is_ambient(capability: u32) -> Result<bool, Errno> {
+    let (option, question) = (libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_IS_SET);
+    let capability = libc::c_ulong::from(capability);
+    // SAFETY: plain numbers; it changes nothing.
+    let result = unsafe { libc::prctl(option, question, capability, 0, 0) };
+    Errno::result(result).map(|is_set| is_set == 1)
 }
 
 /// Names this process in ps and /proc/self/comm.
 pub(crate) fn set_name(name: &CStr) {
     // Cosmetic: a kernel that refuses loses nothing.
     let _ = prctl::set_name(name);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_login_hands_capabilities_on_and_only_on_purpose() {
+        let none = Capabilities::default();
+        let (net_raw, chown) = (1 << 13, 1);
+        let inheritable = Capabilities {
+            inheritable: net_raw,
+            ..none
+        };
+        let ambient = Capabilities {
+            permitted: net_raw,
+            inheritable: net_raw,
+            ambient: net_raw,
+        };
+        let more = Capabilities {
+            permitted: net_raw | chown,
+            ..ambient
+        };
+        for (capabilities, nothing, of_a_login) in [
+            (none, true, true),
+            (inheritable, false, true),
+            (ambient, false, true),
+            (more, false, false),
+        ] {
+            let fit =
+                [Besides::Nothing, Besides::OfALogin].map(|besides| capabilities.fit(besides));
+            assert_eq!(fit, [nothing, of_a_login], "{capabilities:?}");
+        }
+    }
 }

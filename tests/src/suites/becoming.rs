@@ -222,11 +222,19 @@ async fn an_usher_that_is_not_wholly_the_user_says_nothing(target: &Target) -> O
         let errors = child.wait_with_output()?.stderr;
         Ok((said, String::from_utf8_lossy(&errors).into_owned()))
     };
-    for groups in ["--groups=1000,27", "--groups=1000,27,44", "--clear-groups"] {
-        let (said, errors) = start(&[&IDS[..], &[groups]].concat())?;
-        ensure!(!said.is_empty(), "{groups}: {errors:?}");
-    }
     let clear = "--clear-groups";
+    let inheritable = "--inh-caps=+net_raw";
+    // What a login of the guest's may give.
+    for options in [
+        &["--groups=1000,27"][..],
+        &["--groups=1000,27,44"],
+        &[clear],
+        &[clear, inheritable],
+        &[clear, inheritable, "--ambient-caps=+net_raw"],
+    ] {
+        let (said, errors) = start(&[&IDS[..], options].concat())?;
+        ensure!(!said.is_empty(), "{options:?}: {errors:?}");
+    }
     for (options, step) in [
         (&[clear][..], "ids and groups"),
         (&["--reuid=1000", clear], "ids and groups"),
@@ -234,14 +242,33 @@ async fn an_usher_that_is_not_wholly_the_user_says_nothing(target: &Target) -> O
         (&["--reuid=1001", "--regid=1000", clear], "ids and groups"),
         (&[IDS[0], IDS[1], "--groups=1000,0"], "ids and groups"),
         (
-            &[IDS[0], IDS[1], "--inh-caps=+net_raw", clear],
-            "capabilities",
+            &[
+                IDS[0],
+                IDS[1],
+                "--inh-caps=+setuid",
+                "--ambient-caps=+setuid",
+                clear,
+            ],
+            "way back to root",
         ),
     ] {
         let (said, errors) = start(options)?;
         ensure!(
             said.is_empty() && errors.contains(step),
             "{options:?}: {} bytes, {errors:?}",
+            said.len()
+        );
+    }
+    // One that nobody handed on: of the binary itself (vfs_cap_data of linux/capability.h, revision 2, effective).
+    let net_raw = [0x0200_0001_u32, 1 << 13, 0, 0, 0].map(u32::to_le_bytes);
+    let files = target.user("root").files();
+    let (name, value) = ("security.capability", net_raw.concat());
+    files.set_extended_attribute(&usher, name, value).await?;
+    for handed_on in [&[][..], &[inheritable]] {
+        let (said, errors) = start(&[&IDS[..], &[clear], handed_on].concat())?;
+        ensure!(
+            said.is_empty() && errors.contains("capabilities"),
+            "{handed_on:?}: {} bytes, {errors:?}",
             said.len()
         );
     }
