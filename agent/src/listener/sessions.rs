@@ -220,7 +220,8 @@ fn systemd_run() -> Option<&'static str> {
         .then(|| places.into_iter().find(is_there))?
 }
 
-/// Where it can be executed by anybody: /proc/PID/exe of root's cannot. One that was replaced meanwhile is as good.
+/// Where it can be executed by anybody: /proc/PID/exe of root's cannot. One that was replaced meanwhile is another version, whose
+/// usher may not take our arguments or speak as our workers do: until this listener is restarted there are no sessions then.
 fn own_binary() -> io::Result<PathBuf> {
     let path = fs::read_link("/proc/self/exe")?;
     let replaced = path

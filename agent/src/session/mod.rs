@@ -37,7 +37,8 @@ use crate::sys::{
     spawn::{Program, Step},
 };
 
-/// Of what is said here. The two ends may be of two binaries, where one replaced the other a moment ago.
+/// Of what is said here. The two ends may be of two binaries, where one replaced the other after the worker's start: with two
+/// versions there is no session.
 const VERSION: u32 = 1;
 
 /// How long either end waits for the other before there is a program: PAM may have to ask a directory.
