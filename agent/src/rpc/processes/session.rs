@@ -144,8 +144,9 @@ fn listen<M: Send + 'static>(
     fault
 }
 
-/// Until the client has no more to say, which `end` says for it, or the program nothing more to hear. What waits for the program
-/// to take it goes when `answers` says that the client has vanished: else a task would hold it for each of them.
+/// Until the client has no more to say, or the program nothing more to hear. What waits for the program to take it goes when
+/// `answers` says that the client has vanished: else a task would hold it for each of them. Only the `end` of a client that
+/// half-closed, if that means anything (a Run's is CloseStdin), waits for as long as the program: it was said, and is small.
 async fn pass_on<M>(
     mut requests: Streaming<M>,
     controls: Controls,
