@@ -13,6 +13,8 @@
 //!   - `descriptors` opens files in process after process, until the kernel refuses: `opened COUNT`;
 //!   - `watches` takes inotify instances and watches until the kernel refuses: `watches COUNT`;
 //!   - `terminals` opens pseudo-terminals until the kernel refuses: `terminals COUNT`;
+//!   - `report PID` takes that process's control socket, as who has a worker in hand, and says on it without a pause that a
+//!     group is needed no more: `sent COUNT in MILLISECONDS`;
 //!   - `squat PORT` binds that vsock port again and again: `bound COUNT refused COUNT`;
 //!   - `disk PATH` fills the file system until there is no room, and keeps filling: `written MIB`.
 
@@ -28,7 +30,7 @@ use std::{
     ptr,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 mod libc {
@@ -43,6 +45,11 @@ mod libc {
     pub const IN_ALL_EVENTS: u32 = 0xfff;
     pub const SYS_RENAMEAT2: c_long = 316;
     pub const RLIMIT_NOFILE: c_int = 7;
+    pub const SYS_PIDFD_OPEN: c_long = 434;
+    pub const SYS_PIDFD_GETFD: c_long = 438;
+    pub const SOL_SOCKET: c_int = 1;
+    pub const SO_TYPE: c_int = 3;
+    pub const SOCK_SEQPACKET: c_int = 5;
 
     #[repr(C)]
     pub struct Iovec {
@@ -94,6 +101,13 @@ mod libc {
         pub fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int;
         pub fn bind(fd: c_int, address: *const SockaddrVm, length: c_uint) -> c_int;
         pub fn connect(fd: c_int, address: *const SockaddrVm, length: c_uint) -> c_int;
+        pub fn getsockopt(
+            fd: c_int,
+            level: c_int,
+            name: c_int,
+            value: *mut c_int,
+            length: *mut c_uint,
+        ) -> c_int;
         pub fn ioctl(fd: c_int, request: c_long, ...) -> c_int;
         pub fn getrlimit(resource: c_int, limit: *mut Rlimit) -> c_int;
         pub fn setrlimit(resource: c_int, limit: *const Rlimit) -> c_int;
@@ -119,6 +133,7 @@ fn main() -> io::Result<()> {
         ["watches"] => take_watches(),
         ["terminals"] => open_terminals(),
         ["disk", path] => fill(path),
+        ["report", pid] => report(pid.parse().expect("a pid")),
         ["squat", port] => squat(port.parse().expect("a port")),
         ["knock", address] => knock(address),
         ["cid"] => tell_cid(),
@@ -389,6 +404,51 @@ fn vsock(
         0 => Ok(socket),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// The one socket of a worker that keeps messages apart.
+fn control_of(pid: i32) -> io::Result<OwnedFd> {
+    let own = |number: i64| match number {
+        -1 => Err(io::Error::last_os_error()),
+        number => Ok(unsafe { OwnedFd::from_raw_fd(number as i32) }),
+    };
+    let pidfd = own(unsafe { libc::syscall(libc::SYS_PIDFD_OPEN, pid, 0) })?;
+    for number in 0..1024 {
+        let taken =
+            own(unsafe { libc::syscall(libc::SYS_PIDFD_GETFD, pidfd.as_raw_fd(), number, 0) });
+        let Ok(taken) = taken else { continue };
+        let (mut kind, mut length) = (0_i32, 4_u32);
+        let told = unsafe {
+            libc::getsockopt(taken.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TYPE, &mut kind, &mut length)
+        };
+        if told == 0 && kind == libc::SOCK_SEQPACKET {
+            return Ok(taken);
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+fn report(pid: i32) -> io::Result<()> {
+    // `Report::Release` of agent/src/control.rs, of a group `x`.
+    const RELEASE: [u8; 3] = [7, 1, b'x'];
+    let mut control = File::from(control_of(pid)?);
+    let (since, mut sent) = (Instant::now(), 0_u64);
+    while !ended() || sent == 0 {
+        match control.write_all(&RELEASE) {
+            Ok(()) => {
+                sent += 1;
+                if sent == 1 {
+                    println!("ready");
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    println!("sent {sent} in {}", since.elapsed().as_millis());
+    Ok(())
 }
 
 fn squat(port: u32) -> io::Result<()> {

@@ -71,6 +71,10 @@ const LOCAL: &[Mutation] = &[
         "processes::a_reader_that_stalls_stalls_only_its_own_program",
     ),
     (
+        "bound on reports",
+        "neighbours::who_has_a_worker_in_hand_is_heard_so_often_and_holds_nobody_up",
+    ),
+    (
         "ring bound",
         "detached::a_ring_that_overflows_tells_how_much_was_lost",
     ),

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     control::{ControlError, LogLevel, MAX_LOG_TEXT, Order, Report},
+    switches,
     sys::{child::kill_process, readiness::watch},
     system::accounts::Account,
 };
@@ -109,7 +110,9 @@ impl Hearing {
                 _ = exit.readable() => break,
                 report = self.control.receive(MAX_REPORT) => report?,
             };
-            while let Err(wait) = reports.take() {
+            while !switches::is_off("bound on reports")
+                && let Err(wait) = reports.take()
+            {
                 tokio::time::sleep(wait).await;
             }
             self.heard(report).await?;

@@ -36,7 +36,7 @@ fn answer_limit(target: &Target) -> Duration {
 }
 
 /// What the listener may grow by, in KiB.
-const LISTENER_GROWTH: u64 = 8 << 10;
+pub(super) const LISTENER_GROWTH: u64 = 8 << 10;
 
 /// Connections that may wait for their hello.
 const WAITING: usize = 64;
@@ -63,7 +63,8 @@ fn are_answered_in_time(target: &Target, mut took: Vec<Duration>) -> Outcome {
     Ok(())
 }
 
-async fn memory_of(root: &Vm, pid: &str) -> anyhow::Result<u64> {
+/// The most that a process ever had, in KiB.
+pub(super) async fn memory_of(root: &Vm, pid: &str) -> anyhow::Result<u64> {
     let status = root.files().read(format!("/proc/{pid}/status")).await?;
     let peak = field(&String::from_utf8(status)?, "VmHWM:")?;
     peak.trim_end_matches(" kB").parse().context("VmHWM")

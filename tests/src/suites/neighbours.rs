@@ -6,13 +6,24 @@ use anyhow::{Context, bail, ensure};
 use guestline_client::{Child, Command, Event, Vm, WriteOptions};
 use tokio::time::timeout;
 
-use super::{isolation::listener_of, put, shell};
+use super::{
+    faults::kill_worker,
+    flood::{LISTENER_GROWTH, memory_of},
+    isolation::listener_of,
+    proc::worker_of,
+    put, shell,
+};
 use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
 
 cases![
     what_a_user_stops_kills_and_traces_is_its_own: [11],
     a_user_without_watches_left_leaves_others_theirs,
+    who_has_a_worker_in_hand_is_heard_so_often_and_holds_nobody_up: [31],
 ];
+
+/// Reports of one worker that are heard in a second (agent/src/listener/hearing.rs), and what may wait in its socket's queue.
+const REPORTS: u64 = 4000;
+const QUEUED: u64 = 1000;
 
 const NEIGHBOUR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/neighbour"));
 
@@ -129,6 +140,45 @@ async fn what_a_user_stops_kills_and_traces_is_its_own(target: &Target) -> Outco
     let now = listener_of(&root).await?;
     ensure!(now == listener, "the listener was {listener} and is {now}");
     Ok(())
+}
+
+/// As if it were alice who has her worker in hand: root takes its control socket, and floods the listener by it.
+async fn who_has_a_worker_in_hand_is_heard_so_often_and_holds_nobody_up(
+    target: &Target,
+) -> Outcome {
+    let (root, alice, bob) = (
+        target.user("root"),
+        target.user("alice"),
+        target.user("bob"),
+    );
+    let listener = listener_of(&root).await?;
+    let before = memory_of(&root, &listener).await?;
+    let worker = worker_of(&alice).await?;
+    let attack = Neighbour::start(&root, &["report", &worker]).await?;
+    work(&bob, 20).await?;
+    // By the listener: connections, and a worker that it has to start.
+    for _ in 0..5 {
+        target.user("bob").files().stat("/").await?;
+    }
+    kill_worker(target, &bob).await?;
+    work(&target.user("bob"), 1).await?;
+    let said = attack.end().await?;
+    let ["sent", sent, "in", millis] = said.split(' ').collect::<Vec<_>>()[..] else {
+        bail!("it said {said:?}");
+    };
+    let (sent, millis): (u64, u64) = (sent.parse()?, millis.parse()?);
+    let most = REPORTS * (millis / 1000 + 2) + QUEUED;
+    println!("    {sent} reports in {millis} ms");
+    ensure!(
+        sent <= most,
+        "{sent} reports in {millis} ms: at most {most}"
+    );
+    let grown = memory_of(&root, &listener).await?.saturating_sub(before);
+    ensure!(grown <= LISTENER_GROWTH, "the listener grew by {grown} KiB");
+    ensure!(listener_of(&root).await? == listener, "the listener ended");
+    // Nothing of it was wrong: the worker goes on.
+    ensure!(worker_of(&alice).await? == worker, "the worker ended");
+    work(&alice, 1).await.map(drop)
 }
 
 async fn a_user_without_watches_left_leaves_others_theirs(target: &Target) -> Outcome {

@@ -22,6 +22,7 @@ cases![
     a_login_session_ends_with_its_program,
     a_login_that_pam_refuses_is_an_error_that_says_so,
     a_login_session_outlives_client_and_listener: [32],
+    sessions_begin_at_a_bounded_rate_and_each_user_has_its_own,
 ];
 
 /// The longest that systemd may take for something under emulation.
@@ -247,6 +248,46 @@ async fn a_login_that_pam_refuses_is_an_error_that_says_so(target: &Target) -> O
     );
     ensure!(in_session(&bob, "echo in").await? == "in\n");
     Ok(())
+}
+
+/// Of at most 64 at once and 16 within 4 s, the second is what programs meet that end at once.
+async fn sessions_begin_at_a_bounded_rate_and_each_user_has_its_own(target: &Target) -> Outcome {
+    let (root, alice, bob) = (
+        target.user("root"),
+        target.user("alice"),
+        target.user("bob"),
+    );
+    let (mut begun, mut refused) = (0, 0);
+    // A slow machine may take longer for so many than they are counted together.
+    for _ in 0..5 {
+        let runs = (0..32).map(|_| {
+            let alice = alice.clone();
+            let run = async move { alice.command("true").login_session(true).output().await };
+            tokio::spawn(run)
+        });
+        let runs: Vec<_> = runs.collect();
+        ensure!(in_session(&bob, "id -un").await? == "bob\n");
+        for run in runs {
+            match run.await? {
+                Ok(output) => {
+                    ensure!(output.status.success(), "{output:?}");
+                    begun += 1;
+                }
+                Err(error) if error.reason() == Some(ErrorReason::Limit) => refused += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if refused > 0 {
+            break;
+        }
+    }
+    println!("    {begun} sessions begun, {refused} refused");
+    ensure!(begun > 0 && refused > 0, "{begun} begun, {refused} refused");
+    let told = "journalctl --unit guestline-agent | grep -q 'sessions of this user began within'";
+    let is_told = || async { Ok(shell(&root, told).await?.0) };
+    eventually("the agent's log says why", PATIENCE, is_told).await?;
+    let again = || async { Ok(in_session(&alice, "echo in").await.is_ok()) };
+    eventually("alice has sessions again", PATIENCE, again).await
 }
 
 async fn a_login_session_outlives_client_and_listener(target: &Target) -> Outcome {
