@@ -1,16 +1,24 @@
 //! What comes after the leader's exit: the rest of its output, the word to the client, and its leftovers.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{
+    os::fd::OwnedFd,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::{
     io::unix::AsyncFd,
     task::JoinHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::switches;
 
 use super::{client::Exit, output::drop_rest, record::Record, sink::Sink};
+
+/// When a group with leftovers is looked at again, at first and at last.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LATE_LOOKS: Duration = Duration::from_secs(10);
 
 /// An output as its task leaves it: `Some` where other processes hold it open.
 pub(super) type Delivery = JoinHandle<Option<AsyncFd<OwnedFd>>>;
@@ -71,7 +79,23 @@ impl Ending {
         if keep_leftovers {
             drop_all(rest).await;
         }
-        record.release_empty_group();
+        if !record.release_empty_group() {
+            tokio::spawn(release_when_empty(Arc::downgrade(&record)));
+        }
+    }
+}
+
+/// Of what a leader left behind, the last may end at any time. Looked for less and less often, until the program is forgotten:
+/// that gives its group away too. No reason for a worker to stay, whose end does as well.
+async fn release_when_empty(record: Weak<Record>) {
+    let mut pause = FIRST_LOOK;
+    loop {
+        sleep(pause).await;
+        pause = (2 * pause).min(LATE_LOOKS);
+        match record.upgrade() {
+            Some(record) if !record.release_empty_group() => {}
+            _ => return,
+        }
     }
 }
 

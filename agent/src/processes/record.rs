@@ -129,12 +129,14 @@ impl Record {
         lock(&self.group).clone()
     }
 
-    /// The leader has been reaped: a cgroup in which something is left stays, for whoever wants to signal that.
-    pub(super) fn release_empty_group(&self) {
+    /// The leader has been reaped: a cgroup in which something is left stays, for whoever wants to signal that. Whether there is
+    /// none any more.
+    pub(super) fn release_empty_group(&self) -> bool {
         let mut group = lock(&self.group);
         if group.as_ref().is_some_and(|group| !group.is_populated()) {
             *group = None;
         }
+        group.is_none()
     }
 
     pub(super) fn ended(&self, exit: Exit) {

@@ -15,6 +15,7 @@ cases![
     a_signal_to_all_reaches_daemons,
     nobody_walks_out_of_a_group,
     groups_go_with_their_programs: [22],
+    a_group_goes_with_the_last_of_it: [22],
     processor_time_is_limited,
 ];
 
@@ -162,6 +163,26 @@ async fn groups_go_with_their_programs(target: &Target) -> Outcome {
     .await;
     let (_, left) = shell(&root, GROUPS_OF_ALICE).await?;
     gone.with_context(|| format!("there are still {left}"))
+}
+
+/// Its program has exited long before, and kept what it left behind.
+async fn a_group_goes_with_the_last_of_it(target: &Target) -> Outcome {
+    let (root, alice) = (target.user("root"), target.user("alice"));
+    let line = "cat /proc/self/cgroup; mkfifo last; \
+        (setsid cat last </dev/null >/dev/null 2>&1 &); exit 0";
+    let output = alice.shell(line).output().await?;
+    ensure!(output.status.success(), "{:?}", output.status);
+    let group = group_of(std::str::from_utf8(&output.stdout)?)?;
+    let is_there = async || {
+        let line = format!("[ -d /sys/fs/cgroup/guestline/{group} ]");
+        Ok::<_, anyhow::Error>(shell(&root, &line).await?.0)
+    };
+    ensure!(is_there().await?, "it went before the last of it");
+    ensure!(shell(&alice, "echo > last; rm last").await?.0);
+    eventually("the group is gone", DEADLINE, async || {
+        Ok(!is_there().await?)
+    })
+    .await
 }
 
 /// Each with the programs that live in it.
