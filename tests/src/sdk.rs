@@ -68,6 +68,18 @@ const CASES: &[(&str, &[u8], Run)] = &[
         },
     ),
     (
+        "a_machine_that_lost_its_vsock_is_an_error_until_it_is_started_again",
+        &[],
+        |stage| {
+            let setting = &stage.minimal;
+            Box::pin(
+                machines::a_machine_that_lost_its_vsock_is_an_error_until_it_is_started_again(
+                    setting,
+                ),
+            )
+        },
+    ),
+    (
         "a_gateway_on_sqlite_killed_at_any_moment_loses_and_doubles_nothing",
         &[41],
         |stage| Box::pin(kills::at_any_moment(&stage.minimal)),

@@ -1,13 +1,20 @@
 //! Machines that a gateway runs itself, over the gateway's own ends: `guestline-tests sdk` runs these too, because they
 //! boot real machines.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    process::Stdio,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
+use tokio::{process::Command, time::timeout};
 
 use super::{Caller, Gateway, Setting, text};
-use crate::{eventually::eventually, runner::Outcome};
+use crate::{
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+};
 
 /// A boot under emulation, on a busy machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
@@ -202,6 +209,89 @@ pub async fn an_ephemeral_machine_outlives_its_gateway_but_not_its_end(
     let left = std::fs::read_dir(data.path().join("machines"))?.count();
     ensure!(left == 0, "{left} files of machines are left");
     Ok(())
+}
+
+/// The machine's vsock is a process of the host's, where the kernel has none: without it, and with another in its place, which
+/// this QEMU does not look for, each call is an error that says so, at once; and the machine that is started again is whole.
+pub async fn a_machine_that_lost_its_vsock_is_an_error_until_it_is_started_again(
+    setting: &Setting,
+) -> Outcome {
+    let data = tempfile::tempdir()?;
+    let gateway = Gateway::start(setting, data.path()).await?;
+    let admin = gateway.admin()?;
+    let vm = create(&admin, json!({"users": [{"name": "alice"}]})).await?;
+    let alice = admin.user("alice");
+    let Some((pid, words)) = vsock_of(&vm)? else {
+        println!("    this host's kernel carries the vsock: there is nothing to lose");
+        return Ok(());
+    };
+    let under_way = tokio::spawn({
+        let (alice, vm) = (alice.clone(), vm.clone());
+        async move { alice.exec(&vm, "touch /tmp/begun; sleep 1000").await }
+    });
+    eventually("it is under way", BOOT_LIMIT, async || {
+        let begun = alice.exec(&vm, "test -e /tmp/begun").await?.ok()?;
+        Ok(begun["statusCode"] == 0)
+    })
+    .await?;
+    let kill = Command::new("kill").args(["-9", &pid]).status().await?;
+    ensure!(kill.success(), "cannot kill {pid}");
+    let no_agent = (500, "RESUMED_VM_NON_RESPONSIVE");
+    let lost = timeout(PATIENCE, under_way)
+        .await
+        .context("it goes on")???;
+    ensure!(lost.failure() == no_agent, "{lost:?}");
+    let without = timeout(PATIENCE, alice.exec(&vm, "true")).await;
+    let without = without.context("no answer without a vsock")??;
+    ensure!(without.failure() == no_agent, "{without:?}");
+
+    let (program, arguments) = words.split_first().context("a program")?;
+    let mut other = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let listens = async || {
+        let socket = words.iter().find_map(|word| word.split("uds-path=").nth(1));
+        let socket = socket.context("no path of a socket")?;
+        Ok(tokio::net::UnixStream::connect(socket).await.is_ok())
+    };
+    eventually("another listens", PATIENCE, listens).await?;
+    let with_another = timeout(PATIENCE, alice.exec(&vm, "true")).await;
+    let with_another = with_another.context("no answer with another vsock")??;
+    ensure!(with_another.failure() == no_agent, "{with_another:?}");
+    other.kill().await?;
+
+    for action in ["stop", "start"] {
+        let path = format!("/v1/vms/{vm}/{action}");
+        let done = admin.post(&path, json!({})).await?.ok();
+        done.context(action)?;
+    }
+    let said = alice.exec(&vm, "id -un").await?.ok()?;
+    ensure!(said["stdout"] == "alice\n", "{said}");
+    admin.delete(&format!("/v1/vms/{vm}")).await?.ok()?;
+    ensure!(processes_of(&vm)? == 0, "something of it still runs");
+    Ok(())
+}
+
+/// The process that gives a machine its vsock, and its arguments.
+fn vsock_of(vm: &str) -> anyhow::Result<Option<(String, Vec<String>)>> {
+    for process in std::fs::read_dir("/proc")?.flatten() {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        let words: Vec<String> = line
+            .trim_end_matches('\0')
+            .split('\0')
+            .map(Into::into)
+            .collect();
+        if words[0].ends_with("vhost-device-vsock") && line.contains(vm) {
+            let pid = process.file_name().to_string_lossy().into_owned();
+            return Ok(Some((pid, words)));
+        }
+    }
+    Ok(None)
 }
 
 /// What makes no machine is a clear error, and makes none.
