@@ -158,6 +158,10 @@ fn setting(image: &str, agent: &Path, program: &Path, target: &Path) -> Setting 
         "--image-cache".into(),
         target.display().to_string(),
     ]);
+    if image == "debian" {
+        // It boots a whole system, which an emulated processor takes its time for.
+        arguments.extend(["--wake-timeout".into(), "300".into()]);
+    }
     Setting {
         program: program.into(),
         database: None,

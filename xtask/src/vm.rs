@@ -7,8 +7,8 @@ use guestline_machine::{Machine, MachineError, MachineSpec, Setup};
 
 use crate::{Image, agent, workspace};
 
-/// The longest that a machine may take until its agent answers, on slow emulation.
-pub(crate) const READY_LIMIT: Duration = Duration::from_secs(120);
+/// The longest that a machine may take until its agent answers, on slow emulation beside other machines.
+pub(crate) const READY_LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum VmCommand {
