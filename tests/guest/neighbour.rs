@@ -452,13 +452,15 @@ fn report(pid: i32) -> io::Result<()> {
 }
 
 fn squat(port: u32) -> io::Result<()> {
-    println!("ready");
     let (mut bound, mut refused) = (0_u64, 0_u64);
     while !ended() || bound + refused == 0 {
         match vsock(libc::VMADDR_CID_ANY, port, libc::bind) {
             Ok(_) => bound += 1,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => refused += 1,
             Err(error) => return Err(error),
+        }
+        if bound + refused == 1 {
+            println!("ready");
         }
     }
     println!("bound {bound} refused {refused}");
