@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use guestline_proto::MAX_CHUNK_SIZE;
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -36,7 +37,7 @@ pub(crate) fn checksum(
         Algorithm::Blake3 => State::Blake3(Box::default()),
     };
     let mut size = 0;
-    while let Some(chunk) = reader.next_chunk()? {
+    while let Some(chunk) = reader.next_chunk(MAX_CHUNK_SIZE)? {
         if !wanted() {
             return Ok(None);
         }

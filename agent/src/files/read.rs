@@ -83,12 +83,13 @@ impl Reader {
         &self.metadata
     }
 
-    /// The next bytes, at most [`MAX_CHUNK_SIZE`]; `None` at the end.
-    pub(crate) fn next_chunk(&mut self) -> Result<Option<Bytes>, FileError> {
+    /// The next bytes, at most so many, and at most [`MAX_CHUNK_SIZE`]; `None` at the end.
+    pub(crate) fn next_chunk(&mut self, most: usize) -> Result<Option<Bytes>, FileError> {
+        let most = most.min(MAX_CHUNK_SIZE);
         let size = match usize::try_from(self.expected) {
-            Ok(0) => self.chunk_size,
-            Ok(expected) => expected.min(MAX_CHUNK_SIZE),
-            Err(_) => MAX_CHUNK_SIZE,
+            Ok(0) => self.chunk_size.min(most),
+            Ok(expected) => expected.min(most),
+            Err(_) => most,
         };
         let size = size.min(usize::try_from(self.wanted).unwrap_or(usize::MAX));
         if size == 0 {
@@ -155,7 +156,7 @@ mod tests {
     fn read_all(path: &Path, range: Range) -> Result<Vec<u8>, FileError> {
         let mut reader = Reader::open(path, range)?;
         let mut content = Vec::new();
-        while let Some(chunk) = reader.next_chunk()? {
+        while let Some(chunk) = reader.next_chunk(usize::MAX)? {
             assert!(chunk.len() <= MAX_CHUNK_SIZE);
             content.extend_from_slice(&chunk);
         }
@@ -189,6 +190,19 @@ mod tests {
             assert!(read_all(&path, range(past, None)).unwrap().is_empty());
         }
         assert!(read_all(&path, range(0, Some(0))).unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_chunk_is_larger_than_is_wanted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, [7; 10_000]).unwrap();
+        for path in [path.as_path(), Path::new("/proc/kallsyms")] {
+            let mut reader = Reader::open(path, ALL).unwrap();
+            let first = reader.next_chunk(4096).unwrap().unwrap();
+            // A file of /proc gives whole lines.
+            assert!((1..=4096).contains(&first.len()), "{}", first.len());
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ use self::{
 use super::{
     blocking::{
         BlockingStream, Deadline, Sink, blocking, blocking_stream, blocking_while_wanted,
-        ready_stream,
+        chunk_size, ready_stream,
     },
     bulk::{self, Silent, sends_data, takes_data},
     calls::{answers, calls, unary},
@@ -362,7 +362,7 @@ fn send_file(mut reader: files::Reader, sink: &Sink<ReadResponse>) -> Result<(),
         if sink.send(ReadResponse { message }).is_err() {
             break;
         }
-        message = reader.next_chunk()?.map(Message::Data);
+        message = reader.next_chunk(chunk_size())?.map(Message::Data);
     }
     Ok(())
 }

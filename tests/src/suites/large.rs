@@ -15,6 +15,7 @@ use crate::{
 cases![
     much_output_comes_before_the_exit_in_bounded_memory: [20],
     a_large_file_goes_both_ways_in_bounded_memory: [12],
+    many_readers_that_stall_share_a_workers_memory: [12],
 ];
 
 /// In KiB: what a worker may take beyond the binary's pages while it moves as much as it can, and when it rests.
@@ -81,6 +82,31 @@ async fn a_large_file_goes_both_ways_in_bounded_memory(target: &Target) -> Outco
     ensure!(lines.seen == size, "{} bytes of {size}", lines.seen);
     stays_small(&bob).await.context("read")?;
     files.remove_file("large").await?;
+    Ok(())
+}
+
+/// Each on a connection of its own, so that none waits for another.
+async fn many_readers_that_stall_share_a_workers_memory(target: &Target) -> Outcome {
+    const READERS: usize = 128;
+    // Five chunks each take more than twice as much.
+    const MOST: u64 = 256 << 10;
+    let bob = fresh(target).await?;
+    let made = shell(&bob, "truncate -s 64M shared").await?;
+    ensure!(made.0, "the file was not made");
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let mut reader = target.user("bob").files().open("shared").await?;
+        ensure!(reader.chunk().await?.is_some(), "the file is empty");
+        readers.push(reader);
+    }
+    let status = String::from_utf8(bob.files().read("/proc/self/status").await?)?;
+    let taken: u64 = field(&status, "RssAnon:")?
+        .trim_end_matches(" kB")
+        .parse()
+        .context("no number")?;
+    ensure!(taken <= MOST, "the worker has {taken} KiB");
+    drop(readers);
+    bob.files().remove_file("shared").await?;
     Ok(())
 }
 
