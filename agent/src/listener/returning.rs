@@ -50,7 +50,7 @@ const BACKLOG: i32 = 128;
 const RENDEZVOUS_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long a worker that comes back may take to say who it is.
-const RETURN_DEADLINE: Duration = Duration::from_secs(1);
+const RETURN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// After an accept that failed: the condition passes, and spinning would not help it.
 const PAUSE: Duration = Duration::from_millis(100);
