@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Of each user at once.
 const ACTORS: u64 = 3;
 
+/// What sleeps does so for a minute: a program outlives its worker, and what is left of it must go before the invariants are
+/// given up.
 const ACTS: [&str; 11] = [
     "write and read",
     "append",
@@ -251,7 +253,7 @@ async fn perform(vm: &Vm, folder: &str, act: &str, chance: &mut Chance) -> anyho
             ensure!(output.stdout == content, "cat gave other bytes");
         }
         "leave a program" => drop(
-            vm.shell("sleep 1000 & sleep 1000")
+            vm.shell("sleep 60 & sleep 60")
                 .kill_leftovers(true)
                 .spawn()
                 .await?,
@@ -263,7 +265,7 @@ async fn perform(vm: &Vm, folder: &str, act: &str, chance: &mut Chance) -> anyho
         }
         "start and attach" => {
             let started = vm
-                .shell("echo here; exec sleep 1000")
+                .shell("echo here; exec sleep 60")
                 .start(Some(4096))
                 .await?;
             let processes = vm.processes();
@@ -285,7 +287,7 @@ async fn perform(vm: &Vm, folder: &str, act: &str, chance: &mut Chance) -> anyho
         _ => {
             let mut command = vm.command("sleep");
             let output = command
-                .arg("1000")
+                .arg("60")
                 .timeout(Duration::from_millis(100))
                 .output()
                 .await?;
