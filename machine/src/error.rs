@@ -102,6 +102,12 @@ pub enum MachineError {
         /// Its name.
         name: String,
     },
+    /// It was to be ended.
+    #[error("a process of machine {name:?} could not be ended")]
+    Lives {
+        /// Its name.
+        name: String,
+    },
     /// The machine ended before its agent answered.
     #[error("machine {name:?} ended before its agent answered; the end of its console:\n{console}")]
     Died {

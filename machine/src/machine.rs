@@ -90,7 +90,8 @@ impl Machine {
         let _held = record.begin()?;
         let started = Self::launch(setup, spec, &record, detached);
         if started.is_err() {
-            record.remove();
+            // What it failed of counts. What is left of it is in its record, which stays then.
+            let _ = record.remove();
         }
         started
     }

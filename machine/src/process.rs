@@ -46,17 +46,30 @@ impl Process {
         })
     }
 
-    pub(crate) fn of(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, field 2, may have spaces and brackets: count from the last of them.
-        let mut rest = stat.rsplit_once(')')?.1.split_whitespace();
-        let state = rest.next()?;
-        let started = rest.nth(18)?.parse().ok()?;
-        (state != "Z").then_some(Self { pid, started })
+    /// `None`: there is none, or it has ended. An error says neither.
+    pub(crate) fn of(pid: i32) -> io::Result<Option<Self>> {
+        match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(stat) => Self::parse_stat(pid, &String::from_utf8_lossy(&stat)),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    pub(crate) fn lives(&self) -> bool {
-        Self::of(self.pid) == Some(*self)
+    fn parse_stat(pid: i32, stat: &str) -> io::Result<Option<Self>> {
+        // The name, field 2, may have spaces and brackets: count from the last of them.
+        let rest = stat.rsplit_once(')').map(|(_, rest)| rest);
+        let mut rest = rest.unwrap_or_default().split_whitespace();
+        let state = rest.next();
+        let started = rest.nth(18).and_then(|started| started.parse().ok());
+        match (state, started) {
+            (Some("Z"), _) => Ok(None),
+            (Some(_), Some(started)) => Ok(Some(Self { pid, started })),
+            _ => Err(ErrorKind::InvalidData.into()),
+        }
+    }
+
+    pub(crate) fn lives(&self) -> io::Result<bool> {
+        Ok(Self::of(self.pid)? == Some(*self))
     }
 }
 
@@ -73,10 +86,10 @@ pub(crate) fn all() -> io::Result<Vec<Program>> {
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let read = arguments(pid);
-        match read {
+        match arguments(pid) {
             Ok(Some(arguments)) => {
-                all.extend(Process::of(pid).map(|process| Program { process, arguments }))
+                let process = Process::of(pid)?;
+                all.extend(process.map(|process| Program { process, arguments }));
             }
             Ok(None) => {}
             Err(error) if is_gone(&error) => {}
@@ -105,24 +118,66 @@ fn is_gone(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::File, iter, process::Command};
+
     use super::*;
 
     #[test]
     fn a_process_is_known_by_its_start_too() {
-        let own = Process::of(std::process::id() as i32).unwrap();
-        assert!(own.lives());
-        assert!(
-            !Process {
-                started: own.started + 1,
-                ..own
-            }
-            .lives()
-        );
+        let own = own();
+        let other = Process {
+            started: own.started + 1,
+            ..own
+        };
+        assert!(own.lives().unwrap() && !other.lives().unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_one_that_has_ended() {
+        let stat = |stat: &str| Process::parse_stat(7, stat);
+        let line = |state: &str| format!("7 (a) b) {state} {} 42 9", ["0"; 18].join(" "));
+        let (pid, started) = (7, 42);
+        let process = Process { pid, started };
+        assert_eq!(stat(&line("S")).unwrap(), Some(process));
+        assert_eq!(stat(&line("Z")).unwrap(), None);
+        for torn in ["", "7 (a", "7 (a) S 1", &line("S").replace("42", "x")] {
+            assert!(stat(torn).is_err(), "{torn:?}");
+        }
+        // The kernel gives out no such number (proc_sys_kernel(5), pid_max).
+        assert_eq!(Process::of(i32::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn without_descriptors_nobody_is_taken_for_ended() {
+        const ALONE: &str = "GUESTLINE_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            // In a process of its own: the other tests need theirs.
+            let name = "process::tests::without_descriptors_nobody_is_taken_for_ended";
+            let test = Command::new("sh")
+                .args(["-c", "ulimit -n 64; exec \"$0\" --exact \"$1\""])
+                .arg(std::env::current_exe().unwrap())
+                .arg(name)
+                .env(ALONE, "")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&test.stdout);
+            assert!(test.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let own = own();
+        let opened: Vec<_> = iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        let seen = (Process::of(own.pid), own.lives(), all().map(drop));
+        drop(opened);
+        assert!(seen.0.is_err() && seen.1.is_err() && seen.2.is_err());
+    }
+
+    fn own() -> Process {
+        Process::of(std::process::id() as i32).unwrap().unwrap()
     }
 
     #[test]
     fn we_are_among_all() {
-        let own = Process::of(std::process::id() as i32).unwrap();
+        let own = own();
         let all = all().unwrap();
         let ours = all.iter().find(|program| program.process == own).unwrap();
         let arguments: Vec<String> = std::env::args().collect();

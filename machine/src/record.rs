@@ -9,8 +9,7 @@ mod tests;
 use std::{
     env,
     fs::{self, File, TryLockError},
-    io::{ErrorKind, Write},
-    iter,
+    io::{self, ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     thread,
@@ -81,7 +80,8 @@ fn all() -> Result<Vec<Record>, MachineError> {
 /// A machine that left a record.
 pub fn find(name: &str) -> Result<Record, MachineError> {
     let record = Record::of(name)?;
-    match record.folder.exists() {
+    let is_there = record.folder.try_exists();
+    match is_there.map_err(MachineError::file("look at", &record.folder))? {
         true => Ok(record),
         false => Err(MachineError::Unknown { name: name.into() }),
     }
@@ -112,15 +112,14 @@ impl Record {
         }
     }
 
-    /// Ends the machine and forgets it.
+    /// Ends the machine and forgets it. After a failure its folder is there.
     pub fn end(&self) -> Result<(), MachineError> {
         let _held = match self.hold() {
             // The place of its folder is gone, and nobody holds what is not there.
             Err(MachineError::File { source, .. }) if source.kind() == ErrorKind::NotFound => None,
             held => Some(held?),
         };
-        self.remove();
-        Ok(())
+        self.remove()
     }
 
     /// Makes the folder, without what a machine that is gone left there. The name is taken for as long as the result
@@ -130,12 +129,12 @@ impl Record {
             other.forget_if_abandoned();
         }
         let held = self.hold()?;
-        if self.is_running() {
+        if self.is_running()? {
             return Err(MachineError::Running {
                 name: self.name.clone(),
             });
         }
-        self.end_processes();
+        self.end_processes()?;
         let entries = fs::read_dir(&self.folder)
             .map_err(MachineError::file("read", &self.folder))?
             .flatten();
@@ -186,10 +185,14 @@ impl Record {
                 held => break held,
             }
         };
-        let recorded = self.processes(Some(QEMU));
-        let is_other = recorded.iter().any(|process| process.pid != qemu as i32);
-        if held.is_ok() && !is_other {
-            self.remove();
+        let is_other = |recorded: Vec<Process>| {
+            let mut recorded = recorded.iter();
+            recorded.any(|process| process.pid != qemu as i32)
+        };
+        let is_ours = self.processes(Some(QEMU)).is_ok_and(|it| !is_other(it));
+        if held.is_ok() && is_ours {
+            // Whoever wants the name next tries again.
+            let _ = self.remove();
         }
     }
 
@@ -199,19 +202,17 @@ impl Record {
         let owner = fs::read_to_string(self.path(OWNER));
         let is_abandoned = owner.is_ok_and(|owner| {
             let owner = Process::parse(owner.split_whitespace());
-            owner.is_some_and(|owner| !owner.lives())
+            owner.is_some_and(|owner| owner.lives().is_ok_and(|lives| !lives))
         });
         // Who holds it is at it.
         let held = is_abandoned.then(|| self.hold().ok()).flatten();
-        if held.is_some() {
-            self.remove();
-        }
-        held.is_some()
+        held.is_some() && self.remove().is_ok()
     }
 
     /// This process owns the machine.
     pub(crate) fn own(&self) -> Result<(), MachineError> {
-        match Process::of(std::process::id() as i32) {
+        let own = Process::of(std::process::id() as i32).map_err(cannot_look())?;
+        match own {
             Some(own) => self.write(OWNER, &format!("{} {}\n", own.pid, own.started)),
             None => Ok(()),
         }
@@ -230,16 +231,15 @@ impl Record {
     }
 
     fn signal_qemu(&self, signal: Signal) -> Result<(), MachineError> {
-        let unrecorded = iter::once_with(|| self.unrecorded(QEMU_PROGRAM)).flatten();
-        let mut qemu = self.processes(Some(QEMU)).into_iter().chain(unrecorded);
-        let qemu = qemu.find(Process::lives);
-        let sent = qemu.map(|process| kill(Pid::from_raw(process.pid), signal));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            _ => Err(MachineError::NotRunning {
-                name: self.name.clone(),
-            }),
+        let not_running = || MachineError::NotRunning {
+            name: self.name.clone(),
+        };
+        let mut qemu = living(&self.processes(Some(QEMU))?)?;
+        if qemu.is_empty() {
+            qemu = self.unrecorded(QEMU_PROGRAM)?;
         }
+        let qemu = qemu.first().ok_or_else(not_running)?;
+        kill(Pid::from_raw(qemu.pid), signal).map_err(|_| not_running())
     }
 
     /// Its name.
@@ -278,9 +278,9 @@ impl Record {
     }
 
     /// Whether its QEMU lives.
-    pub fn is_running(&self) -> bool {
-        let qemu = self.processes(Some(QEMU));
-        qemu.iter().any(Process::lives)
+    pub fn is_running(&self) -> Result<bool, MachineError> {
+        let qemu = living(&self.processes(Some(QEMU))?)?;
+        Ok(!qemu.is_empty())
     }
 
     pub(crate) fn path(&self, file: &str) -> PathBuf {
@@ -295,16 +295,16 @@ impl Record {
     /// A process of the machine's, by what it is there for.
     pub(crate) fn add_process(&self, role: &str, pid: u32) -> Result<(), MachineError> {
         // One that is gone already needs no line.
-        let Some(process) = Process::of(pid as i32) else {
+        let Some(process) = Process::of(pid as i32).map_err(cannot_look())? else {
             return Ok(());
         };
-        let mut text = self.processes_file();
+        let mut text = self.processes_file()?;
         text.push_str(&format!("{role} {} {}\n", process.pid, process.started));
         self.write("processes", &text)
     }
 
     /// Those of a role, or all.
-    fn processes(&self, role: Option<&str>) -> Vec<Process> {
+    fn processes(&self, role: Option<&str>) -> Result<Vec<Process>, MachineError> {
         let parse = |line: &str| {
             let [of, pid, started] = line.split(' ').collect::<Vec<_>>()[..] else {
                 return None;
@@ -312,11 +312,17 @@ impl Record {
             role.is_none_or(|role| role == of).then_some(())?;
             Process::parse([pid, started].into_iter())
         };
-        self.processes_file().lines().filter_map(parse).collect()
+        let file = self.processes_file()?;
+        Ok(file.lines().filter_map(parse).collect())
     }
 
-    fn processes_file(&self) -> String {
-        fs::read_to_string(self.path("processes")).unwrap_or_default()
+    /// Empty if it is not there.
+    fn processes_file(&self) -> Result<String, MachineError> {
+        let path = self.path("processes");
+        match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+            read => read.map_err(MachineError::file("read", path)),
+        }
     }
 
     /// Whether the machine has printed that.
@@ -333,38 +339,67 @@ impl Record {
         String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(CONSOLE_END)..]).into_owned()
     }
 
-    /// Ends the processes and removes the folder. For who holds it.
-    pub(crate) fn remove(&self) {
-        self.end_processes();
-        let _ = fs::remove_dir_all(&self.folder);
+    /// Ends the processes and removes the folder, which stays where it is not certain that they have ended. For who holds it.
+    pub(crate) fn remove(&self) -> Result<(), MachineError> {
+        self.end_processes()?;
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(MachineError::file("remove", &self.folder)),
+        }
     }
 
     /// Those of a program that are not in the record: whoever started them was killed before it could note them, or the
     /// record is gone. Known by their arguments: both programs are told of a file in the machine's folder.
-    fn unrecorded(&self, program: &str) -> Vec<Process> {
+    fn unrecorded(&self, program: &str) -> Result<Vec<Process>, MachineError> {
         let folder = format!("{}/", self.folder.display());
         let is_ours = |other: &Program| {
             other.is(program) && other.arguments.iter().any(|word| word.contains(&folder))
         };
-        let all = process::all().unwrap_or_default().into_iter();
-        all.filter(is_ours).map(|other| other.process).collect()
+        let all = process::all().map_err(cannot_look())?.into_iter();
+        let ours = all.filter(is_ours).map(|other| other.process);
+        Ok(ours.collect())
     }
 
-    fn end_processes(&self) {
-        let mut processes = self.processes(None);
-        processes.extend(PROGRAMS.iter().flat_map(|program| self.unrecorded(program)));
+    /// After a success there are none.
+    fn end_processes(&self) -> Result<(), MachineError> {
+        let mut processes = self.processes(None)?;
+        for program in PROGRAMS {
+            processes.extend(self.unrecorded(program)?);
+        }
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            for process in processes.iter().filter(|process| process.lives()) {
+            for process in living(&processes)? {
                 let _ = kill(Pid::from_raw(process.pid), signal);
                 // One that was paused hears nothing else before it goes on.
                 let _ = kill(Pid::from_raw(process.pid), Signal::SIGCONT);
             }
             let end = Instant::now() + GRACE;
-            while processes.iter().any(|process| process.lives()) && Instant::now() < end {
+            while !living(&processes)?.is_empty() && Instant::now() < end {
                 thread::sleep(Duration::from_millis(10));
             }
         }
+        match living(&processes)?.is_empty() {
+            true => Ok(()),
+            false => Err(MachineError::Lives {
+                name: self.name.clone(),
+            }),
+        }
     }
+}
+
+/// Those of them that live. One that cannot be looked at could be one.
+fn living(processes: &[Process]) -> Result<Vec<Process>, MachineError> {
+    let mut living = Vec::new();
+    for process in processes {
+        if process.lives().map_err(cannot_look())? {
+            living.push(*process);
+        }
+    }
+    Ok(living)
+}
+
+/// For `map_err` on what looks at processes.
+fn cannot_look() -> impl FnOnce(io::Error) -> MachineError {
+    MachineError::file("look at the processes in", "/proc")
 }
 
 /// `$XDG_RUNTIME_DIR/guestline`, or `/tmp/guestline-UID`.

@@ -81,7 +81,7 @@ pub(crate) fn run(command: VmCommand) -> anyhow::Result<()> {
         VmCommand::Resume { name } => guestline_machine::find(&name)?.resume()?,
         VmCommand::List => {
             for record in guestline_machine::list()? {
-                let state = if record.is_running() {
+                let state = if record.is_running()? {
                     "running"
                 } else {
                     "gone"

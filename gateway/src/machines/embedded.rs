@@ -224,7 +224,7 @@ impl Embedded {
 
     /// Ends a machine that is not our child, and clears up after one that ended by itself.
     async fn end_unowned(&self, id: &VmId) -> Result<(), MachineFailure> {
-        if let Some(record) = recorded(id) {
+        if let Ok(Some(record)) = recorded(id) {
             end(record).await;
         }
         let limit = Instant::now() + SETTLE_LIMIT;

@@ -4,7 +4,7 @@
 
 use super::{
     Embedded, blocking,
-    find::{recorded, running},
+    find::{running, running_as_recorded},
 };
 use crate::{
     ids::VmId,
@@ -20,7 +20,7 @@ impl Machines {
         };
         let mut quiet: Vec<VmId> =
             embedded.with_running(|running| running.keys().cloned().collect());
-        quiet.retain(|id| recorded(id).is_none_or(|record| !record.is_running()));
+        quiet.retain(|id| !matches!(running_as_recorded(id), Ok(Some(_))));
         if quiet.is_empty() {
             return quiet;
         }

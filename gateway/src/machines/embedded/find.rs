@@ -14,6 +14,8 @@ use crate::{ids::VmId, machines::MachineFailure};
 pub(in crate::machines) enum Uncertain {
     #[error("the processes of this host cannot be listed")]
     Processes(#[source] Arc<MachineError>),
+    #[error("what its record says cannot be looked at")]
+    Record(#[source] MachineError),
     #[error("its disk is in use, by a process that cannot be seen here")]
     DiskInUse,
     #[error("it cannot be seen whether its disk is in use")]
@@ -32,8 +34,9 @@ impl Embedded {
     /// The machine, if its QEMU lives. `None` is certain: then it has ended, and may be started anew or deleted.
     pub(in crate::machines) async fn find(&self, id: &VmId) -> Result<Option<Record>, Uncertain> {
         // Most of the time its record is where it should be.
-        if let Some(record) = recorded(id).filter(Record::is_running) {
-            return Ok(Some(record));
+        let found = running_as_recorded(id)?;
+        if found.is_some() {
+            return Ok(found);
         }
         self.find_among(id, &running().await)
     }
@@ -44,8 +47,9 @@ impl Embedded {
         id: &VmId,
         running: &Running,
     ) -> Result<Option<Record>, Uncertain> {
-        if let Some(record) = recorded(id).filter(Record::is_running) {
-            return Ok(Some(record));
+        let found = running_as_recorded(id)?;
+        if found.is_some() {
+            return Ok(found);
         }
         let running = running
             .as_ref()
@@ -69,14 +73,28 @@ pub(super) async fn running() -> Running {
 }
 
 /// Where a machine's record should be. That there is none says nothing: see [`Embedded::find`].
-pub(super) fn recorded(id: &VmId) -> Option<Record> {
-    guestline_machine::find(id.as_str()).ok()
+pub(super) fn recorded(id: &VmId) -> Result<Option<Record>, Uncertain> {
+    match guestline_machine::find(id.as_str()) {
+        Ok(record) => Ok(Some(record)),
+        Err(MachineError::Unknown { .. }) => Ok(None),
+        Err(error) => Err(Uncertain::Record(error)),
+    }
+}
+
+/// If the QEMU lives that is in its record.
+pub(super) fn running_as_recorded(id: &VmId) -> Result<Option<Record>, Uncertain> {
+    let Some(record) = recorded(id)? else {
+        return Ok(None);
+    };
+    let is_running = record.is_running().map_err(Uncertain::Record)?;
+    Ok(is_running.then_some(record))
 }
 
 /// Of a machine that runs.
 pub(in crate::machines) fn secret_file(id: &VmId) -> Option<PathBuf> {
-    let recorded = recorded(id).and_then(|record| record.secret_file());
-    recorded.or_else(|| {
+    let recorded = recorded(id).ok().flatten();
+    let secret = recorded.and_then(|record| record.secret_file());
+    secret.or_else(|| {
         let running = guestline_machine::running().ok()?;
         let record = running.iter().find(|record| record.name() == id.as_str())?;
         record.secret_file()
