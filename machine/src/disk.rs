@@ -2,16 +2,11 @@
 
 use std::{
     fs::{self, File},
-    io::{self, ErrorKind},
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
-use nix::{
-    fcntl::{FcntlArg, fcntl},
-    libc,
-};
-
-use crate::{MachineError, Setup, setup::programs};
+use crate::{MachineError, Setup, locks, setup::programs};
 
 /// A disk of a machine's own.
 #[derive(Clone, Debug)]
@@ -69,23 +64,9 @@ impl Disk {
     }
 
     /// Whether somebody has it as a machine's disk, be it in another PID namespace or on another host: QEMU holds locks on
-    /// it (fcntl(2), "open file description locks"). One that is not there is not in use.
+    /// it. One that is not there is not in use.
     pub fn is_in_use(&self) -> Result<bool, MachineError> {
-        let file = match File::open(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            file => file.map_err(MachineError::file("open", &self.path))?,
-        };
-        // The kernel answers with a lock that would be in the way of this one, or with none.
-        let mut lock = libc::flock {
-            l_type: libc::F_WRLCK as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: 0,
-            l_len: 0,
-            l_pid: 0,
-        };
-        let asked = fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).map_err(io::Error::from);
-        asked.map_err(MachineError::file("look for locks on", &self.path))?;
-        Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+        locks::is_locked(&self.path)
     }
 }
 
@@ -105,6 +86,11 @@ fn grow(path: &Path, size: u64) -> Result<bool, MachineError> {
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
+
+    use nix::{
+        fcntl::{FcntlArg, fcntl},
+        libc,
+    };
 
     use super::*;
 

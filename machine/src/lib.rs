@@ -11,6 +11,7 @@
 mod disk;
 mod error;
 mod images;
+mod locks;
 mod machine;
 mod probe;
 mod process;

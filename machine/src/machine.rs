@@ -12,6 +12,7 @@ use std::{
 use crate::{
     Disk, ImageKind, MachineError, Record, Setup,
     images::{self, DRIVER_IS_UP, Image},
+    locks,
     probe::{Answer, Vsock},
     record::QEMU,
     running::NAME_WORD,
@@ -327,7 +328,7 @@ fn supervised(program: &Path, detached: bool) -> Command {
 
 /// Recorded from its start on, so that whatever fails later ends it too.
 fn spawn(mut command: Command, record: &Record, role: &str) -> Result<Child, MachineError> {
-    let path = record.path("console.log");
+    let path = record.console();
     let log = || {
         File::options()
             .create(true)
@@ -335,7 +336,12 @@ fn spawn(mut command: Command, record: &Record, role: &str) -> Result<Child, Mac
             .open(&path)
             .map_err(MachineError::file("open", &path))
     };
-    command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
+    let out = log()?;
+    if role == QEMU {
+        // Says that it lives where its process is not to be seen: see [`Record::is_in_use`].
+        locks::lock(&out).map_err(MachineError::file("lock", &path))?;
+    }
+    command.stdin(Stdio::null()).stdout(out).stderr(log()?);
     let child = command.spawn().map_err(|_| MachineError::Missing {
         program: command.get_program().to_string_lossy().into_owned(),
         install: "apt-get install util-linux qemu-system-x86".into(),
@@ -445,5 +451,34 @@ mod tests {
         program.kill().unwrap();
         program.wait().unwrap();
         assert_eq!(session, program.id());
+    }
+
+    #[test]
+    fn a_record_is_in_use_while_its_qemu_lives_where_that_cannot_be_seen() {
+        let record = Record::of(&format!("test-in-use-{}", std::process::id())).unwrap();
+        let held = record.begin().unwrap();
+        let sleep = || {
+            let mut sleep = supervised(Path::new("sleep"), true);
+            sleep.arg("3600");
+            sleep
+        };
+        // What gives it its vsock may outlive it.
+        let mut helper = spawn(sleep(), &record, "vsock").unwrap();
+        assert!(!record.is_in_use().unwrap());
+        let mut qemu = spawn(sleep(), &record, QEMU).unwrap();
+        assert!(record.is_in_use().unwrap());
+        helper.kill().unwrap();
+        helper.wait().unwrap();
+        // As it is in another PID namespace: no process here.
+        record.write("processes", "").unwrap();
+        drop(held);
+        assert!(matches!(record.begin(), Err(MachineError::Lives { .. })));
+        assert!(matches!(record.end(), Err(MachineError::Lives { .. })));
+        assert!(record.is_in_use().unwrap());
+        qemu.kill().unwrap();
+        qemu.wait().unwrap();
+        assert!(!record.is_in_use().unwrap());
+        record.end().unwrap();
+        assert!(!record.path("").exists());
     }
 }

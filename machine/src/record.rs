@@ -22,7 +22,7 @@ use nix::{
 };
 
 use crate::{
-    MachineError,
+    MachineError, locks,
     process::{self, Process, Program},
 };
 
@@ -283,6 +283,16 @@ impl Record {
         Ok(!qemu.is_empty())
     }
 
+    /// Whether a QEMU has it, be it in another PID namespace, where its process is not to be seen: it holds a lock on its
+    /// console.
+    pub fn is_in_use(&self) -> Result<bool, MachineError> {
+        locks::is_locked(&self.console())
+    }
+
+    pub(crate) fn console(&self) -> PathBuf {
+        self.path("console.log")
+    }
+
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.folder.join(file)
     }
@@ -327,7 +337,7 @@ impl Record {
 
     /// Whether the machine has printed that.
     pub(crate) fn console_has(&self, text: &str) -> bool {
-        let bytes = fs::read(self.path("console.log")).unwrap_or_default();
+        let bytes = fs::read(self.console()).unwrap_or_default();
         bytes
             .windows(text.len())
             .any(|window| window == text.as_bytes())
@@ -335,7 +345,7 @@ impl Record {
 
     /// The end of what the machine printed.
     pub(crate) fn console_end(&self) -> String {
-        let bytes = fs::read(self.path("console.log")).unwrap_or_default();
+        let bytes = fs::read(self.console()).unwrap_or_default();
         String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(CONSOLE_END)..]).into_owned()
     }
 
@@ -377,12 +387,17 @@ impl Record {
                 thread::sleep(Duration::from_millis(10));
             }
         }
-        match living(&processes)?.is_empty() {
-            true => Ok(()),
-            false => Err(MachineError::Lives {
-                name: self.name.clone(),
-            }),
+        // The threads of one that was killed have its files a little longer than its process is there.
+        let end = Instant::now() + GRACE;
+        while !processes.is_empty() && self.is_in_use()? && Instant::now() < end {
+            thread::sleep(Duration::from_millis(10));
         }
+        if !living(&processes)?.is_empty() || self.is_in_use()? {
+            return Err(MachineError::Lives {
+                name: self.name.clone(),
+            });
+        }
+        Ok(())
     }
 }
 

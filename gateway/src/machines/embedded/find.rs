@@ -1,5 +1,5 @@
-//! Whether a machine runs on this host: by its record, by the host's processes, and by who has its disk. "No" is certain here:
-//! what is started or deleted while it runs is lost. "It cannot be told" is an answer of its own.
+//! Whether a machine runs on this host: by its record, by the host's processes, and by who has its console and its disk. "No"
+//! is certain here: what is started or deleted while it runs is lost. "It cannot be told" is an answer of its own.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -16,6 +16,8 @@ pub(in crate::machines) enum Uncertain {
     Processes(#[source] Arc<MachineError>),
     #[error("what its record says cannot be looked at")]
     Record(#[source] MachineError),
+    #[error("its console is in use, by a process that cannot be seen here")]
+    ConsoleInUse,
     #[error("its disk is in use, by a process that cannot be seen here")]
     DiskInUse,
     #[error("it cannot be seen whether its disk is in use")]
@@ -56,6 +58,14 @@ impl Embedded {
             .map_err(|error| Uncertain::Processes(error.clone()))?;
         if let Some(record) = running.iter().find(|record| record.name() == id.as_str()) {
             return Ok(Some(record.clone()));
+        }
+        let console = recorded(id)?.map(|record| record.is_in_use());
+        if console
+            .transpose()
+            .map_err(Uncertain::Record)?
+            .is_some_and(|it| it)
+        {
+            return Err(Uncertain::ConsoleInUse);
         }
         match self.disk(id, None).is_in_use() {
             Ok(false) => Ok(None),
