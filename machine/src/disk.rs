@@ -52,9 +52,9 @@ impl Disk {
         self.path.with_extension("part")
     }
 
-    /// Removes it, and what is left of one whose making was cut off.
+    /// Removes it, and what is left of one whose making was cut off. After a failure it is there.
     pub fn remove(&self) -> Result<(), MachineError> {
-        for path in [&self.path, &self.scratch()] {
+        for path in [&self.scratch(), &self.path] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 removed => removed.map_err(MachineError::file("remove", path))?,
@@ -134,6 +134,21 @@ mod tests {
         assert_eq!(left(), [false, false]);
         disk.remove().unwrap();
         drop(writer);
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_removed_with_all_that_is_left_of_it_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.disk");
+        let disk = Disk { path, size: None };
+        File::create(&disk.path).unwrap();
+        // No file, which unlink(2) removes.
+        fs::create_dir(disk.scratch()).unwrap();
+        assert!(disk.remove().is_err());
+        assert!(disk.path.exists());
+        fs::remove_dir(disk.scratch()).unwrap();
+        disk.remove().unwrap();
+        assert!(!disk.path.exists());
     }
 
     #[test]
