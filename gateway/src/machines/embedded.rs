@@ -27,8 +27,8 @@ use crate::{
     ids::{GatewayId, VmId},
     store::{KeptUntil, Store, StoreError, Vm, VmKind, VmState},
 };
-use find::recorded;
 pub(super) use find::secret_file;
+use find::{Uncertain, recorded};
 
 /// What a stop leaves of a start's limit: the machine's own deadline ends before ours, so that it clears up itself.
 const MARGIN: Duration = Duration::from_millis(500);
@@ -222,14 +222,12 @@ impl Embedded {
         ended
     }
 
-    /// Ends a machine that is not our child, and clears up after one that ended by itself.
+    /// Ends a machine that is not our child, and clears up after one that ended by itself. Of one that may run where we
+    /// cannot see it, nothing is touched.
     async fn end_unowned(&self, id: &VmId) -> Result<(), MachineFailure> {
-        if let Ok(Some(record)) = recorded(id) {
-            end(record).await;
-        }
         let limit = Instant::now() + SETTLE_LIMIT;
         loop {
-            match self.find(id).await {
+            match self.find_left(id).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(record)) if Instant::now() < limit => end(record).await,
                 Ok(Some(_)) => return Err(MachineFailure::Stop),
@@ -237,6 +235,14 @@ impl Embedded {
                 Err(_) if Instant::now() < limit => tokio::time::sleep(SETTLE_POLL).await,
                 Err(uncertain) => return Err(uncertain.into()),
             }
+        }
+    }
+
+    /// The machine, or what is left of one that has certainly ended: a start that is under way is in a record, too.
+    async fn find_left(&self, id: &VmId) -> Result<Option<Record>, Uncertain> {
+        match self.find(id).await? {
+            Some(record) => Ok(Some(record)),
+            None => recorded(id),
         }
     }
 

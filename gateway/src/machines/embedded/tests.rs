@@ -221,19 +221,28 @@ async fn what_may_still_run_is_neither_started_nor_deleted() {
     let ephemeral = fixture.vm(state, EPHEMERAL[0]).await;
     let both = [&kept, &ephemeral];
     let locks = both.map(|id| lock(&fixture.disk(id)));
+    // Processes that are none here, and what it is reached by.
+    let records = both.map(record);
+    for record in &records {
+        std::fs::write(record.join("processes"), "qemu 2147483647 1\n").unwrap();
+        File::create(record.join("vsock.sock")).unwrap();
+    }
     let gateway = fixture.gateway().await;
     note_dead(&gateway).await;
-    for id in both {
+    for (id, record) in both.into_iter().zip(&records) {
         assert_eq!(fixture.state(id).await, Some(VmState::Running));
         let vm = fixture.store.vm(id).await.unwrap().unwrap();
-        assert!(gateway.delete(&vm).await.is_err());
+        let failure = gateway.delete(&vm).await.unwrap_err();
+        assert!(matches!(failure, MachineFailure::Uncertain), "{failure}");
         assert_eq!(fixture.state(id).await, Some(VmState::Running));
+        assert!(["processes", "vsock.sock"].map(|file| record.join(file).exists()) == [true; 2]);
     }
     // As soon as it can be told, it is as if it had been told at once.
     drop(locks);
     note_dead(&gateway).await;
     assert_eq!(fixture.state(&kept).await, Some(VmState::Stopped));
     assert_eq!(fixture.state(&ephemeral).await, None);
+    assert_eq!(records.map(|record| record.exists()), [false; 2]);
 }
 
 #[tokio::test]
@@ -268,12 +277,7 @@ async fn a_deletion_waits_for_a_start_and_takes_what_that_leaves() {
     let id = fixture.vm(VmState::Starting, None).await;
     let vm = fixture.store.vm(&id).await.unwrap().unwrap();
     // Whoever starts a machine holds its record's folder.
-    let record = records().join(id.as_str());
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&record)
-        .unwrap();
+    let record = record(&id);
     let starting = File::open(&record).unwrap();
     starting.lock().unwrap();
     let deleting = tokio::spawn(async move { gateway.delete(&vm).await });
@@ -294,13 +298,20 @@ async fn a_deletion_waits_for_a_start_and_takes_what_that_leaves() {
     assert!(!record.exists());
 }
 
-/// Where this process keeps the records of machines.
-fn records() -> PathBuf {
+/// A record where this process keeps those of its machines.
+fn record(id: &VmId) -> PathBuf {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    match runtime.filter(|folder| folder.is_dir()) {
+    let records = match runtime.filter(|folder| folder.is_dir()) {
         Some(folder) => folder.join("guestline"),
         None => format!("/tmp/guestline-{}", geteuid()).into(),
-    }
+    };
+    let record = records.join(id.as_str());
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&record)
+        .unwrap();
+    record
 }
 
 #[tokio::test]
