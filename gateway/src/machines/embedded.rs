@@ -42,6 +42,14 @@ const POWEROFF_POLL: Duration = Duration::from_millis(100);
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 const SETTLE_POLL: Duration = Duration::from_millis(50);
 
+/// What a stop waits for a start under way: one that was given up ends what it started by itself, but may be making a missing
+/// image before.
+const START_LIMIT: Duration = Duration::from_secs(5);
+const START_POLL: Duration = Duration::from_millis(200);
+
+/// What a deletion waits for it, which nobody need ask for again then.
+const DELETE_LIMIT: Duration = Duration::from_secs(180);
+
 /// What running machines takes.
 #[derive(Clone, Debug)]
 pub(crate) struct EmbeddedConfig {
@@ -186,7 +194,8 @@ impl Embedded {
         if self.deletion(id).exists() {
             return Err(MachineFailure::Deleted(id.clone()));
         }
-        self.stop(id).await?;
+        let end = Instant::now() + limit.saturating_sub(MARGIN);
+        self.stop_within(id, limit).await?;
         let spec = MachineSpec {
             name: id.to_string(),
             image: self.config.image,
@@ -199,8 +208,7 @@ impl Embedded {
             channels: Vec::new(),
             secret: true,
         };
-        let limit = limit.saturating_sub(MARGIN);
-        let machine = boot(self.setup.clone(), spec, limit)
+        let machine = boot(self.setup.clone(), spec, end)
             .await
             .map_err(|error| start_failure(&error, limit))?;
         let endpoint = machine.endpoint().parse();
@@ -210,11 +218,16 @@ impl Embedded {
 
     /// Ends it as a power cut does, if it runs. After a success it certainly does not.
     pub(super) async fn stop(&self, id: &VmId) -> Result<(), MachineFailure> {
+        self.stop_within(id, START_LIMIT).await
+    }
+
+    /// The same, which waits so long for a start under way.
+    async fn stop_within(&self, id: &VmId, limit: Duration) -> Result<(), MachineFailure> {
         if let Some(machine) = self.with_running(|running| running.remove(id)).flatten() {
             blocking(move || machine.end()).await;
             return Ok(());
         }
-        let ended = self.end_unowned(id).await;
+        let ended = self.end_unowned(id, Instant::now() + limit).await;
         if ended.is_err() {
             // Somebody must go on looking after it.
             self.with_running(|running| running.insert(id.clone(), None));
@@ -224,15 +237,26 @@ impl Embedded {
 
     /// Ends a machine that is not our child, and clears up after one that ended by itself. Of one that may run where we
     /// cannot see it, nothing is touched.
-    async fn end_unowned(&self, id: &VmId) -> Result<(), MachineFailure> {
-        let limit = Instant::now() + SETTLE_LIMIT;
+    async fn end_unowned(&self, id: &VmId, start_limit: Instant) -> Result<(), MachineFailure> {
+        let mut limit = Instant::now() + SETTLE_LIMIT;
         loop {
-            match self.find_left(id).await {
+            let left = self.find_left(id).await;
+            let now = Instant::now();
+            match left {
                 Ok(None) => return Ok(()),
-                Ok(Some(record)) if Instant::now() < limit => end(record).await,
+                Ok(Some(record)) if now < limit => match end(record).await {
+                    // It ends in a machine or in nothing: that is to be ended then.
+                    Ending::Busy if now < start_limit => {
+                        tokio::time::sleep(START_POLL).await;
+                        limit = Instant::now() + SETTLE_LIMIT;
+                    }
+                    Ending::Busy => return Err(MachineFailure::Stop),
+                    Ending::Done => {}
+                    Ending::Failed => tokio::time::sleep(SETTLE_POLL).await,
+                },
                 Ok(Some(_)) => return Err(MachineFailure::Stop),
                 // The threads of one that was killed have its disk a little longer than its process is there.
-                Err(_) if Instant::now() < limit => tokio::time::sleep(SETTLE_POLL).await,
+                Err(_) if now < limit => tokio::time::sleep(SETTLE_POLL).await,
                 Err(uncertain) => return Err(uncertain.into()),
             }
         }
@@ -249,6 +273,11 @@ impl Embedded {
     /// Powers off, and removes all that is left of it. A mark says so until [`Embedded::deleted`]: cut off in between, the
     /// next gateway goes on, and does not start it once more without its disk.
     pub(super) async fn delete(&self, id: &VmId) -> Result<(), MachineFailure> {
+        self.delete_within(id, DELETE_LIMIT).await
+    }
+
+    /// The same, which waits so long for a start under way.
+    async fn delete_within(&self, id: &VmId, limit: Duration) -> Result<(), MachineFailure> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
             tracing::warn!(vm = %id, error, "a VM's disk could not be removed");
             MachineFailure::Disk
@@ -256,7 +285,7 @@ impl Embedded {
         let removed = async {
             let marked = tokio::fs::write(self.deletion(id), "").await;
             marked.map_err(|error| failed(&error))?;
-            self.stop(id).await?;
+            self.stop_within(id, limit).await?;
             let disk = self.disk(id, None);
             let removed = blocking(move || disk.remove()).await;
             removed.map_err(|error| failed(&error))
@@ -373,8 +402,7 @@ impl Machines {
 }
 
 /// At its limit, or given up, it ends what it started and leaves nothing: nobody else knows of it.
-async fn boot(setup: Setup, spec: MachineSpec, limit: Duration) -> Result<Machine, MachineError> {
-    let end = Instant::now() + limit;
+async fn boot(setup: Setup, spec: MachineSpec, end: Instant) -> Result<Machine, MachineError> {
     let setup = setup.until(end);
     let (sender, booted) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
@@ -414,17 +442,23 @@ fn start_failure(error: &MachineError, limit: Duration) -> MachineFailure {
     }
 }
 
-/// Ends what a record knows of. A start that is under way is waited for: it has a limit, and ends in a machine or in nothing.
-async fn end(record: Record) {
-    loop {
-        let ending = record.clone();
-        match blocking(move || ending.end()).await {
-            Ok(()) => return,
-            Err(MachineError::Busy { .. }) => tokio::time::sleep(SETTLE_POLL).await,
-            Err(error) => {
-                tracing::warn!(vm = record.name(), %error, "a VM could not be ended");
-                return tokio::time::sleep(SETTLE_POLL).await;
-            }
+/// What an end has come to.
+enum Ending {
+    Done,
+    /// A start is under way, or another end.
+    Busy,
+    Failed,
+}
+
+/// Ends what a record knows of.
+async fn end(record: Record) -> Ending {
+    let ending = record.clone();
+    match blocking(move || ending.end()).await {
+        Ok(()) => Ending::Done,
+        Err(MachineError::Busy { .. }) => Ending::Busy,
+        Err(error) => {
+            tracing::warn!(vm = record.name(), %error, "a VM could not be ended");
+            Ending::Failed
         }
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 
 use guestline_machine::Record;
 
-use super::{Embedded, EmbeddedError, blocking, find::running};
+use super::{Embedded, EmbeddedError, START_LIMIT, blocking, find::running};
 use crate::{
     ids::VmId,
     store::{Store, StoreError, Vm, VmState},
@@ -95,7 +95,8 @@ impl Embedded {
 
     /// One that is no more. What cannot be removed stays known.
     async fn remove(&self, id: &VmId, store: &Store) -> Result<(), StoreError> {
-        match self.delete(id).await {
+        // Nobody of ours is starting it.
+        match self.delete_within(id, START_LIMIT).await {
             Ok(()) => {
                 store.delete_vm(id).await?;
                 self.deleted(id);

@@ -15,7 +15,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use super::{Embedded, EmbeddedConfig};
+use super::{Embedded, EmbeddedConfig, START_LIMIT};
 use crate::{
     ids::{GatewayId, InstanceId, VmId},
     machines::{MachineFailure, Machines},
@@ -282,7 +282,8 @@ async fn a_deletion_waits_for_a_start_and_takes_what_that_leaves() {
     starting.lock().unwrap();
     let deleting = tokio::spawn(async move { gateway.delete(&vm).await });
     let file = |kind: &str| fixture.folder.path().join(format!("machines/{id}.{kind}"));
-    let end = Instant::now() + Duration::from_millis(500);
+    // Longer than a stop does.
+    let end = Instant::now() + START_LIMIT + Duration::from_secs(2);
     while Instant::now() < end || !file("deleted").exists() {
         assert!(!deleting.is_finished(), "it did not wait");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -298,20 +299,42 @@ async fn a_deletion_waits_for_a_start_and_takes_what_that_leaves() {
     assert!(!record.exists());
 }
 
+/// A start makes a missing image to its end, for minutes, and holds the record.
+#[tokio::test]
+async fn what_a_stop_waits_for_a_start_has_a_limit() {
+    let fixture = Fixture::new().await;
+    let id = fixture.vm(VmState::Running, None).await;
+    let gateway = fixture.gateway().await;
+    let vm = fixture.store.vm(&id).await.unwrap().unwrap();
+    let starting = File::open(record(&id)).unwrap();
+    starting.lock().unwrap();
+    let embedded = gateway.own(&vm).unwrap();
+    let stopped = tokio::time::timeout(Duration::from_secs(120), embedded.stop(&id)).await;
+    let failure = stopped.expect("a limit").unwrap_err();
+    assert!(matches!(failure, MachineFailure::Stop), "{failure}");
+    drop(starting);
+    embedded.stop(&id).await.unwrap();
+    assert!(!record_path(&id).exists());
+}
+
 /// A record where this process keeps those of its machines.
 fn record(id: &VmId) -> PathBuf {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let records = match runtime.filter(|folder| folder.is_dir()) {
-        Some(folder) => folder.join("guestline"),
-        None => format!("/tmp/guestline-{}", geteuid()).into(),
-    };
-    let record = records.join(id.as_str());
+    let record = record_path(id);
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&record)
         .unwrap();
     record
+}
+
+fn record_path(id: &VmId) -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let records = match runtime.filter(|folder| folder.is_dir()) {
+        Some(folder) => folder.join("guestline"),
+        None => format!("/tmp/guestline-{}", geteuid()).into(),
+    };
+    records.join(id.as_str())
 }
 
 #[tokio::test]
