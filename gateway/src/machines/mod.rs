@@ -359,8 +359,8 @@ impl Machines {
         }
     }
 
-    /// A start that failed leaves nothing running.
-    async fn end_quietly(&self, vm: &Vm) {
+    /// A start that failed leaves nothing running. That it does is in the log.
+    async fn end_quietly(&self, vm: &Vm) -> Result<(), MachineFailure> {
         let ended = match &vm.kind {
             VmKind::External {
                 hooks: Hooks {
@@ -378,9 +378,10 @@ impl Machines {
                 Err(error) => Err(error),
             },
         };
-        if let Err(error) = ended {
+        if let Err(error) = &ended {
             tracing::warn!(vm = %vm.id, %error, "a VM that could not be started could not be stopped either");
         }
+        ended
     }
 
     /// Embedded machines live on one gateway's host, and their endpoints mean nothing elsewhere.

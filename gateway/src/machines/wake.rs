@@ -117,7 +117,7 @@ impl Machines {
         }
     }
 
-    /// The machine is ours to start. After a failure it sleeps again, or has ended.
+    /// The machine is ours to start. After a failure it sleeps again, or has ended; where that cannot be told, it is as before.
     async fn start_claimed(
         &self,
         before: &Vm,
@@ -152,9 +152,16 @@ impl Machines {
         if before.is_in_its_only_run() {
             return Err(self.put_back(starting, failure).await?);
         }
-        self.end_quietly(before).await;
-        // An orchestrator's machine may still have its memory; ours was ended.
+        let is_uncertain = |failure: &MachineFailure| matches!(failure, MachineFailure::Uncertain);
+        let may_run = is_uncertain(&failure)
+            || self
+                .end_quietly(before)
+                .await
+                .is_err_and(|failure| is_uncertain(&failure));
         let asleep = match (before.state, &before.kind) {
+            // Nothing of it was ended, and it has its memory if it had it.
+            (state, _) if may_run => state,
+            // An orchestrator's machine may still have its memory; ours was ended.
             (VmState::Suspended, VmKind::External { .. }) => VmState::Suspended,
             _ => VmState::Stopped,
         };

@@ -246,6 +246,23 @@ async fn what_may_still_run_is_neither_started_nor_deleted() {
 }
 
 #[tokio::test]
+async fn a_suspended_machine_that_may_still_run_is_not_given_up_by_a_wake() {
+    let fixture = Fixture::new().await;
+    let vm = async |id: &VmId| fixture.store.vm(id).await.unwrap().unwrap();
+    let id = fixture.vm(VmState::Suspended, None).await;
+    let lock = lock(&fixture.disk(&id));
+    let gateway = fixture.gateway().await;
+    for _ in 0..2 {
+        let failure = gateway.awake(&vm(&id).await).await.unwrap_err();
+        assert!(matches!(failure, MachineFailure::Uncertain), "{failure}");
+        assert_eq!(fixture.state(&id).await, Some(VmState::Suspended));
+    }
+    drop(lock);
+    gateway.delete(&vm(&id).await).await.unwrap();
+    assert_eq!(fixture.state(&id).await, None);
+}
+
+#[tokio::test]
 async fn an_ephemeral_machine_that_cannot_go_on_is_suspended_again_or_deleted() {
     let fixture = Fixture::new().await;
     let vm = async |id: &VmId| fixture.store.vm(id).await.unwrap().unwrap();
