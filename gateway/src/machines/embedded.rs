@@ -229,8 +229,7 @@ impl Embedded {
         }
         let ended = self.end_unowned(id, Instant::now() + limit).await;
         if ended.is_err() {
-            // Somebody must go on looking after it.
-            self.with_running(|running| running.insert(id.clone(), None));
+            self.look_after(id);
         }
         ended
     }
@@ -333,6 +332,22 @@ impl Embedded {
         while matches!(self.find(id).await, Ok(Some(_))) && Instant::now() < end {
             tokio::time::sleep(POWEROFF_POLL).await;
         }
+    }
+
+    /// What may run is looked after (`ended.rs`) until it is known to have ended.
+    fn look_after(&self, id: &VmId) {
+        self.with_running(|running| {
+            running.entry(id.clone()).or_insert(None);
+        });
+    }
+
+    /// One of an earlier gateway's that has ended, as the store says too. One of ours is taken up by who ends it.
+    fn look_no_more_after(&self, id: &VmId) {
+        self.with_running(|running| {
+            if let Some(None) = running.get(id) {
+                running.remove(id);
+            }
+        });
     }
 
     fn with_running<T>(&self, action: impl FnOnce(&mut HashMap<VmId, Option<Machine>>) -> T) -> T {

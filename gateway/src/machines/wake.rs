@@ -99,10 +99,9 @@ impl Machines {
                 .vm(id)
                 .await?
                 .ok_or_else(|| MachineFailure::Deleted(id.clone()))?;
-            let abandoned = vm.state_since.elapsed().unwrap_or_default() > limit + self.grace;
             match (vm.state, &vm.endpoint) {
                 (VmState::Running, Some(endpoint)) => return Ok(endpoint.clone()),
-                (VmState::Starting | VmState::Suspending, _) if !abandoned => {
+                (VmState::Starting | VmState::Suspending, _) if !self.is_abandoned(&vm) => {
                     if Instant::now() >= end {
                         return Err(late());
                     }
@@ -115,6 +114,11 @@ impl Machines {
                 }
             }
         }
+    }
+
+    /// Whoever was changing its state has died.
+    pub(super) fn is_abandoned(&self, vm: &Vm) -> bool {
+        vm.state_since.elapsed().unwrap_or_default() > self.wake_limit + self.grace
     }
 
     /// The machine is ours to start. After a failure it sleeps again, or has ended; where that cannot be told, it is as before.

@@ -23,7 +23,7 @@ impl Embedded {
                 Err(uncertain) => {
                     let error = &uncertain as &dyn std::error::Error;
                     tracing::warn!(vm = %vm.id, error, "it cannot be told whether a VM runs: it is left as it is");
-                    self.with_running(|running| running.insert(vm.id, None));
+                    self.look_after(&vm.id);
                 }
             }
         }
@@ -53,7 +53,7 @@ impl Embedded {
         match (vm.state, found) {
             (VmState::Running | VmState::Suspended, Some(_)) => {
                 tracing::info!(vm = %vm.id, "found a VM again");
-                self.with_running(|running| running.insert(vm.id, None));
+                self.look_after(&vm.id);
             }
             (VmState::Starting | VmState::Suspending | VmState::Stopped, _) if !is_created => {
                 tracing::warn!(vm = %vm.id, "a VM whose creation was cut off is removed");
@@ -65,7 +65,7 @@ impl Embedded {
                 match blocking(move || record.pause()).await {
                     Ok(()) => {
                         store.change_state(&vm, VmState::Suspended).await?;
-                        self.with_running(|running| running.insert(vm.id, None));
+                        self.look_after(&vm.id);
                     }
                     Err(error) => {
                         tracing::warn!(vm = %vm.id, %error, "it does not even do that, and is ended");

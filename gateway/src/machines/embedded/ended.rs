@@ -45,11 +45,22 @@ impl Machines {
 
     /// Claimed meanwhile: whoever wants to wake it waits for that.
     async fn clear_up(&self, id: &VmId) -> Result<(), MachineFailure> {
-        let (Some(vm), Some(embedded)) = (self.store.vm(id).await?, &self.embedded) else {
+        let Some(embedded) = &self.embedded else {
             return Ok(());
         };
-        if !matches!(vm.state, VmState::Running | VmState::Suspended) {
+        let Some(vm) = self.store.vm(id).await? else {
+            embedded.look_no_more_after(id);
             return Ok(());
+        };
+        match vm.state {
+            VmState::Running | VmState::Suspended => {}
+            VmState::Starting | VmState::Suspending if self.is_abandoned(&vm) => {}
+            // Who is at it says what becomes of it.
+            VmState::Starting | VmState::Suspending => return Ok(()),
+            VmState::Stopped => {
+                embedded.look_no_more_after(id);
+                return Ok(());
+            }
         }
         let Some(claimed) = self.store.change_state(&vm, VmState::Suspending).await? else {
             return Ok(());
@@ -61,7 +72,8 @@ impl Machines {
         }
         tracing::warn!(vm = %id, "a VM ended by itself");
         self.guests.forget(id);
-        if vm.is_not_kept(VmState::Stopped) {
+        // One whose creation was cut off never came to be.
+        if vm.is_not_kept(VmState::Stopped) || vm.instance.is_none() {
             return self.forget_for_good(embedded, &claimed).await;
         }
         let cleared = embedded.stop(id).await;

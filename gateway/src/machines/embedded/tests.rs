@@ -262,6 +262,42 @@ async fn a_suspended_machine_that_may_still_run_is_not_given_up_by_a_wake() {
     assert_eq!(fixture.state(&id).await, None);
 }
 
+/// What is looked after has the host's processes listed, every other second.
+#[tokio::test]
+async fn what_has_certainly_ended_is_looked_after_no_more() {
+    let fixture = Fixture::new().await;
+    let starting = fixture.vm(VmState::Starting, None).await;
+    let running = fixture.vm(VmState::Running, None).await;
+    let locks = [&starting, &running].map(|id| lock(&fixture.disk(id)));
+    let mut gateway = fixture.gateway().await;
+    gateway.grace = Duration::from_secs(3600);
+    let count = |gateway: &Machines| {
+        let embedded = gateway.embedded.as_ref().unwrap();
+        embedded.with_running(|running| running.len())
+    };
+    assert_eq!(count(&gateway), 2);
+    let embedded = gateway.embedded.clone().unwrap();
+    // A stop that failed, of one that the store has as stopped already.
+    let vm = fixture.store.vm(&running).await.unwrap().unwrap();
+    embedded.stop(&running).await.unwrap_err();
+    fixture
+        .store
+        .change_state(&vm, VmState::Stopped)
+        .await
+        .unwrap();
+    assert_eq!(count(&gateway), 2);
+    drop(locks);
+    note_dead(&gateway).await;
+    assert_eq!(count(&gateway), 1);
+    // Somebody may be at the other.
+    assert_eq!(fixture.state(&starting).await, Some(VmState::Starting));
+    gateway.wake_limit = Duration::ZERO;
+    gateway.grace = Duration::ZERO;
+    note_dead(&gateway).await;
+    assert_eq!(fixture.state(&starting).await, Some(VmState::Stopped));
+    assert_eq!(count(&gateway), 0);
+}
+
 #[tokio::test]
 async fn an_ephemeral_machine_that_cannot_go_on_is_suspended_again_or_deleted() {
     let fixture = Fixture::new().await;
