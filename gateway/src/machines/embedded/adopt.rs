@@ -7,7 +7,7 @@ use std::fs;
 
 use guestline_machine::Record;
 
-use super::{Embedded, EmbeddedError, START_LIMIT, blocking, find::running};
+use super::{Embedded, EmbeddedError, blocking, end::START_LIMIT, find::running};
 use crate::{
     ids::VmId,
     store::{Store, StoreError, Vm, VmState},

@@ -15,7 +15,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use super::{Embedded, EmbeddedConfig, START_LIMIT};
+use super::{Embedded, EmbeddedConfig, end::START_LIMIT};
 use crate::{
     ids::{GatewayId, InstanceId, VmId},
     machines::{MachineFailure, Machines},
