@@ -11,7 +11,7 @@ mod find;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -69,6 +69,8 @@ pub(crate) struct Embedded {
     disks: PathBuf,
     /// Those that run. One without a value was started by an earlier gateway: its QEMU is not our child.
     running: Mutex<HashMap<VmId, Option<Machine>>>,
+    /// Those of which it was said that nothing can be told.
+    unsure: Mutex<HashSet<VmId>>,
 }
 
 /// A machine to be made.
@@ -116,6 +118,7 @@ impl Embedded {
             setup,
             disks,
             running: Mutex::default(),
+            unsure: Mutex::default(),
         };
         this.adopt(store).await?;
         Ok(this)
@@ -136,7 +139,8 @@ impl Embedded {
         let Some(endpoint) = vm.endpoint.as_ref().filter(|_| may_go_on) else {
             return Ok(None);
         };
-        let Some(record) = self.find(&vm.id).await? else {
+        let found = self.find(&vm.id).await;
+        let Some(record) = found.map_err(|it| self.unsure(&vm.id, &it))? else {
             return Ok(None);
         };
         blocking(move || record.resume())
@@ -147,7 +151,8 @@ impl Embedded {
 
     /// Has it stand still with what it has in memory, on which it goes on later.
     pub(super) async fn suspend(&self, id: &VmId) -> Result<(), MachineFailure> {
-        let record = self.find(id).await?.ok_or(MachineFailure::NotRunning)?;
+        let found = self.find(id).await.map_err(|it| self.unsure(id, &it))?;
+        let record = found.ok_or(MachineFailure::NotRunning)?;
         blocking(move || record.pause()).await.map_err(|error| {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(vm = %id, error, "a VM could not be suspended");

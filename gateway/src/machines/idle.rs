@@ -102,7 +102,10 @@ impl Machines {
         while falling_asleep.join_next().await.is_some() {}
     }
 
-    async fn look_for_idle(&self, falling_asleep: &mut JoinSet<()>) -> Result<(), MachineFailure> {
+    pub(super) async fn look_for_idle(
+        &self,
+        falling_asleep: &mut JoinSet<()>,
+    ) -> Result<(), MachineFailure> {
         while falling_asleep.try_join_next().is_some() {}
         for vm in self.uses.used() {
             self.store.touch_vm(&vm).await?;
@@ -120,11 +123,19 @@ impl Machines {
             if falling_asleep.len() >= MAX_FALLING_ASLEEP {
                 break;
             }
-            if !self.uses.uses(&vm.id) {
+            if !self.uses.uses(&vm.id) && !self.is_unsure(&vm).await {
                 self.put_idle_to_sleep(vm, to, falling_asleep).await?;
             }
         }
         Ok(())
+    }
+
+    /// It cannot be told whether it runs, and was tried already.
+    async fn is_unsure(&self, vm: &Vm) -> bool {
+        match self.own(vm) {
+            Ok(embedded) => embedded.is_unsure(&vm.id).await,
+            Err(_) => false,
+        }
     }
 
     /// With its memory where that is possible, else off; not at all where it is neither, or not ours.

@@ -21,8 +21,7 @@ impl Embedded {
             match self.find_among(&vm.id, &running) {
                 Ok(found) => self.take_up(vm, found, store).await?,
                 Err(uncertain) => {
-                    let error = &uncertain as &dyn std::error::Error;
-                    tracing::warn!(vm = %vm.id, error, "it cannot be told whether a VM runs: it is left as it is");
+                    self.unsure(&vm.id, &uncertain);
                     self.look_after(&vm.id);
                 }
             }

@@ -11,7 +11,7 @@ use guestline_machine::{MachineError, Record};
 
 use super::{
     Embedded, blocking,
-    find::{Uncertain, recorded},
+    find::{Found, recorded},
 };
 use crate::{ids::VmId, machines::MachineFailure};
 
@@ -77,13 +77,13 @@ impl Embedded {
                 Ok(Some(_)) => return Err(MachineFailure::Stop),
                 // The threads of one that was killed have its disk a little longer than its process is there.
                 Err(_) if now < limit => tokio::time::sleep(SETTLE_POLL).await,
-                Err(uncertain) => return Err(uncertain.into()),
+                Err(uncertain) => return Err(self.unsure(id, &uncertain)),
             }
         }
     }
 
     /// The machine, or what is left of one that has certainly ended: a start that is under way is in a record, too.
-    async fn find_left(&self, id: &VmId) -> Result<Option<Record>, Uncertain> {
+    async fn find_left(&self, id: &VmId) -> Found {
         match self.find(id).await? {
             Some(record) => Ok(Some(record)),
             None => recorded(id),

@@ -27,9 +27,8 @@ impl Machines {
         let running = running().await;
         quiet.retain(|id| match embedded.find_among(id, &running) {
             Ok(found) => found.is_none(),
-            Err(error) => {
-                // Said when it began.
-                tracing::debug!(vm = %id, %error, "a VM may run, or not");
+            Err(uncertain) => {
+                embedded.unsure(id, &uncertain);
                 false
             }
         });

@@ -1,7 +1,11 @@
 //! Whether a machine runs on this host: by its record, by the host's processes, and by who has its console and its disk. "No"
 //! is certain here: what is started or deleted while it runs is lost. "It cannot be told" is an answer of its own.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+};
 
 use guestline_machine::{MachineError, Record};
 use thiserror::Error;
@@ -24,31 +28,22 @@ pub(in crate::machines) enum Uncertain {
     Disk(#[source] MachineError),
 }
 
-impl From<Uncertain> for MachineFailure {
-    fn from(uncertain: Uncertain) -> Self {
-        let error = &uncertain as &dyn std::error::Error;
-        tracing::warn!(error, "it cannot be told whether a VM runs");
-        Self::Uncertain
-    }
-}
-
 impl Embedded {
     /// The machine, if its QEMU lives. `None` is certain: then it has ended, and may be started anew or deleted.
-    pub(in crate::machines) async fn find(&self, id: &VmId) -> Result<Option<Record>, Uncertain> {
-        // Most of the time its record is where it should be.
-        let found = running_as_recorded(id)?;
-        if found.is_some() {
-            return Ok(found);
+    pub(in crate::machines) async fn find(&self, id: &VmId) -> Found {
+        match running_as_recorded(id) {
+            Ok(None) => self.find_among(id, &running().await),
+            // Most of the time its record is where it should be.
+            found => self.keep_whether_told(id, found),
         }
-        self.find_among(id, &running().await)
     }
 
     /// The same of many machines, after one look at what runs.
-    pub(super) fn find_among(
-        &self,
-        id: &VmId,
-        running: &Running,
-    ) -> Result<Option<Record>, Uncertain> {
+    pub(super) fn find_among(&self, id: &VmId, running: &Running) -> Found {
+        self.keep_whether_told(id, self.look_among(id, running))
+    }
+
+    fn look_among(&self, id: &VmId, running: &Running) -> Found {
         let found = running_as_recorded(id)?;
         if found.is_some() {
             return Ok(found);
@@ -59,11 +54,8 @@ impl Embedded {
         if let Some(record) = running.iter().find(|record| record.name() == id.as_str()) {
             return Ok(Some(record.clone()));
         }
-        let console = recorded(id)?.map(|record| record.is_in_use());
-        if console
-            .transpose()
-            .map_err(Uncertain::Record)?
-            .is_some_and(|it| it)
+        if let Some(record) = recorded(id)?
+            && record.is_in_use().map_err(Uncertain::Record)?
         {
             return Err(Uncertain::ConsoleInUse);
         }
@@ -73,7 +65,35 @@ impl Embedded {
             Err(error) => Err(Uncertain::Disk(error)),
         }
     }
+
+    /// What is said of one of which nothing can be told: once, until something can be. It is looked for every other second.
+    pub(in crate::machines) fn unsure(&self, id: &VmId, uncertain: &Uncertain) -> MachineFailure {
+        if self.with_unsure(|unsure| unsure.insert(id.clone())) {
+            let error = uncertain as &dyn std::error::Error;
+            tracing::warn!(vm = %id, error, "it cannot be told whether a VM runs: it is left as it is");
+        }
+        MachineFailure::Uncertain
+    }
+
+    /// Whether that was said, and it is still so.
+    pub(in crate::machines) async fn is_unsure(&self, id: &VmId) -> bool {
+        self.with_unsure(|unsure| unsure.contains(id)) && self.find(id).await.is_err()
+    }
+
+    fn keep_whether_told(&self, id: &VmId, found: Found) -> Found {
+        if found.is_ok() {
+            self.with_unsure(|unsure| unsure.remove(id));
+        }
+        found
+    }
+
+    fn with_unsure<T>(&self, action: impl FnOnce(&mut HashSet<VmId>) -> T) -> T {
+        action(&mut self.unsure.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
+
+/// A machine, or what there is of one.
+pub(in crate::machines) type Found = Result<Option<Record>, Uncertain>;
 
 /// What runs on this host, as somebody saw it; an error says that it cannot be seen.
 pub(super) type Running = Result<Vec<Record>, Arc<MachineError>>;
@@ -83,7 +103,7 @@ pub(super) async fn running() -> Running {
 }
 
 /// Where a machine's record should be. That there is none says nothing: see [`Embedded::find`].
-pub(super) fn recorded(id: &VmId) -> Result<Option<Record>, Uncertain> {
+pub(super) fn recorded(id: &VmId) -> Found {
     match guestline_machine::find(id.as_str()) {
         Ok(record) => Ok(Some(record)),
         Err(MachineError::Unknown { .. }) => Ok(None),
@@ -92,7 +112,7 @@ pub(super) fn recorded(id: &VmId) -> Result<Option<Record>, Uncertain> {
 }
 
 /// If the QEMU lives that is in its record.
-pub(super) fn running_as_recorded(id: &VmId) -> Result<Option<Record>, Uncertain> {
+pub(super) fn running_as_recorded(id: &VmId) -> Found {
     let Some(record) = recorded(id)? else {
         return Ok(None);
     };

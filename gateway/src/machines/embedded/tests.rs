@@ -14,6 +14,7 @@ use nix::{
     libc,
     unistd::geteuid,
 };
+use tokio::task::JoinSet;
 
 use super::{Embedded, EmbeddedConfig, end::START_LIMIT};
 use crate::{
@@ -56,6 +57,7 @@ impl Fixture {
             setup: Setup::new(self.folder.path()),
             disks: self.folder.path().join("machines"),
             running: Default::default(),
+            unsure: Default::default(),
         };
         embedded.adopt(&self.store).await.unwrap();
         let limit = Duration::from_secs(2);
@@ -260,6 +262,36 @@ async fn a_suspended_machine_that_may_still_run_is_not_given_up_by_a_wake() {
     drop(lock);
     gateway.delete(&vm(&id).await).await.unwrap();
     assert_eq!(fixture.state(&id).await, None);
+}
+
+/// Whoever wants to use it meanwhile would find it on its way to sleep, and the log would say so every other second.
+#[tokio::test]
+async fn an_idle_machine_that_may_run_is_not_put_to_sleep_again_and_again() {
+    let fixture = Fixture::new().await;
+    let id = fixture.vm(VmState::Running, None).await;
+    let lock = lock(&fixture.disk(&id));
+    let gateway = fixture.gateway().await;
+    let idle = Some(Duration::ZERO);
+    fixture.store.set_idle_timeout(&id, idle).await.unwrap();
+    let vm = async || fixture.store.vm(&id).await.unwrap().unwrap();
+    let look = async || {
+        let mut falling_asleep = JoinSet::new();
+        gateway.look_for_idle(&mut falling_asleep).await.unwrap();
+        while let Some(done) = falling_asleep.join_next().await {
+            done.unwrap();
+        }
+    };
+    let before = vm().await;
+    for _ in 0..2 {
+        look().await;
+        let now = vm().await;
+        assert_eq!(now.state, VmState::Running);
+        assert_eq!(now.state_since, before.state_since);
+    }
+    drop(lock);
+    fixture.store.set_idle_timeout(&id, None).await.unwrap();
+    look().await;
+    assert_eq!(vm().await.state, VmState::Stopped);
 }
 
 /// What is looked after has the host's processes listed, every other second.
