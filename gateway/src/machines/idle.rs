@@ -22,6 +22,10 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// orchestrator behind most of them. The others stay awake until there is room.
 const MAX_FALLING_ASLEEP: usize = 64;
 
+/// Of these, those for machines that ended by themselves. They take seconds, and whoever wants such a machine waits for them,
+/// which must not come to waiting for an orchestrator.
+const ROOM_FOR_THE_DEAD: usize = 16;
+
 /// Which machines this gateway uses at the moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Uses {
@@ -83,8 +87,8 @@ impl Drop for Use {
 }
 
 impl Machines {
-    /// Puts idle machines to sleep, and closes idle connections, until `stop`. None that takes long to end holds up another;
-    /// those that have begun get to their end.
+    /// Puts idle machines to sleep, and closes idle connections, until `stop`. Up to [`MAX_FALLING_ASLEEP`], none that takes
+    /// long to end holds up another; beyond, those that were used last wait. Those that have begun get to their end.
     pub(crate) async fn watch_idle(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -120,7 +124,7 @@ impl Machines {
             let Some(to) = self.sleep_of(&vm) else {
                 continue;
             };
-            if falling_asleep.len() >= MAX_FALLING_ASLEEP {
+            if falling_asleep.len() >= MAX_FALLING_ASLEEP - ROOM_FOR_THE_DEAD {
                 break;
             }
             if !self.uses.uses(&vm.id) && !self.is_unsure(&vm).await {

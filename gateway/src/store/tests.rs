@@ -43,6 +43,7 @@ cases![
     a_vm_comes_back_as_it_was_stored,
     of_many_who_change_a_state_one_succeeds,
     a_vm_in_use_does_not_go_to_sleep,
+    idle_vms_are_told_with_the_longest_unused_first,
     events_are_read_newest_first_and_never_doubled,
     the_account_stays,
 ];
@@ -428,6 +429,25 @@ async fn a_vm_in_use_does_not_go_to_sleep(store: Store) {
     assert!(!store.touch_vm(&vm.id).await.unwrap(), "it does not run");
     store.set_idle_timeout(&vm.id, None).await.unwrap();
     assert_eq!(store.vm(&vm.id).await.unwrap().unwrap().idle_timeout, None);
+}
+
+async fn idle_vms_are_told_with_the_longest_unused_first(store: Store) {
+    let now = SystemTime::now();
+    let mut unused = Vec::new();
+    for hours in [2, 5, 1, 4, 3] {
+        let vm = Vm {
+            state: VmState::Running,
+            last_activity: now - Duration::from_secs(hours * 3600),
+            ..a_vm()
+        };
+        store.add_vm(&vm).await.unwrap();
+        unused.push((hours, vm.id));
+    }
+    unused.sort_by_key(|(hours, _)| std::cmp::Reverse(*hours));
+    let idle = store.idle_vms(now).await.unwrap().into_iter();
+    let idle: Vec<VmId> = idle.map(|vm| vm.id).collect();
+    let unused: Vec<VmId> = unused.into_iter().map(|(_, id)| id).collect();
+    assert_eq!(idle, unused);
 }
 
 async fn events_are_read_newest_first_and_never_doubled(store: Store) {

@@ -220,11 +220,11 @@ impl Store {
         rows.iter().map(read_vm).collect()
     }
 
-    /// Those that may have to go to sleep.
+    /// Those that may have to go to sleep, the longest unused first.
     pub(crate) async fn idle_vms(&self, now: SystemTime) -> Result<Vec<Vm>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM vms WHERE state = 'running' AND idle_timeout IS NOT NULL \
-             AND last_activity + idle_timeout * 1000 < $1"
+             AND last_activity + idle_timeout * 1000 < $1 ORDER BY last_activity, id"
         );
         let rows = sqlx::query(&sql)
             .bind(to_millis(now))
