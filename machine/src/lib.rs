@@ -22,7 +22,7 @@ mod setup;
 pub use disk::Disk;
 pub use error::MachineError;
 pub use images::ImageKind;
-pub use machine::{Channel, Machine, MachineSpec, kvm_works};
+pub use machine::{Channel, Machine, MachineSpec, kernel_vsock_works, kvm_works};
 pub use record::{Record, find, list, stop};
 pub use running::running;
 pub use setup::Setup;

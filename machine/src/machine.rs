@@ -295,7 +295,7 @@ fn start_vsock(
 }
 
 /// Whether the host's kernel carries vsocks by itself.
-pub(crate) fn kernel_vsock_works() -> bool {
+pub fn kernel_vsock_works() -> bool {
     let device = File::options()
         .read(true)
         .write(true)
