@@ -132,10 +132,17 @@ impl Qemu {
         self.0.try_wait().unwrap().is_none()
     }
 
-    /// By a signal, as a machine does that is suspended.
-    fn stands_still(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    /// By a signal, as a machine does that is suspended: some time after the signal was sent.
+    async fn comes_to_stand_still(&self) -> bool {
+        let stands_still = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('T')
+        };
+        let end = Instant::now() + Duration::from_secs(30);
+        while !stands_still() && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stands_still()
     }
 }
 
@@ -344,7 +351,7 @@ async fn an_ephemeral_machine_that_cannot_go_on_is_suspended_again_or_deleted() 
         "{failure}"
     );
     assert_eq!(fixture.state(&id).await, Some(VmState::Suspended));
-    assert!(qemu.lives() && qemu.stands_still());
+    assert!(qemu.lives() && qemu.comes_to_stand_still().await);
     // The next gateway thinks so too.
     drop(gateway);
     let gateway = fixture.gateway().await;
