@@ -1,19 +1,22 @@
 //! What the store promises, on SQLite and on a real PostgreSQL server: the same cases, each on an empty database.
 
-use std::{
-    pin::Pin,
-    time::{Duration, SystemTime},
-};
+mod events;
+mod vms;
+
+use std::pin::Pin;
 
 use guestline_tests::postgres::Postgres;
 
-use super::{
-    AllowedUsers, AuditFilter, GrantOutcome, Hooks, Location, SshKeyOutcome, Store, StoreError, Vm,
-    VmKind, VmState,
-};
+use super::{AllowedUsers, GrantOutcome, Location, SshKeyOutcome, Store, StoreError};
 use crate::{
-    ids::{IdentityId, InstanceId, KeyId, OperationId, TokenId, VmId},
+    ids::{IdentityId, KeyId, TokenId, VmId},
     sessions::{PublicKey, Secret},
+};
+use events::events_are_read_newest_first_and_never_doubled;
+use vms::{
+    a_vm_comes_back_as_it_was_stored, a_vm_in_use_does_not_go_to_sleep,
+    idle_vms_are_told_with_the_longest_unused_first, of_many_who_change_a_state_one_succeeds,
+    stored_vm,
 };
 
 impl Store {
@@ -87,35 +90,6 @@ async fn postgresql_may_go_away_and_come_back() {
     // The connection that was kept for it is dead.
     assert!(store.token(&token, None).await.unwrap().is_some());
     assert!(store.has_identity(&identity).await.unwrap());
-}
-
-fn a_vm() -> Vm {
-    let now = super::from_millis(super::to_millis(SystemTime::now()));
-    let hooks = Hooks {
-        start: Some("http://orchestrator/start".into()),
-        ..Hooks::default()
-    };
-    Vm {
-        id: VmId::random(),
-        kind: VmKind::External {
-            hooks,
-            secret_file: Some("/etc/guestline/vm.secret".into()),
-        },
-        state: VmState::Stopped,
-        state_since: now,
-        instance: None,
-        endpoint: Some("unix:/run/agent.sock".parse().unwrap()),
-        workdir: Some("/srv".into()),
-        idle_timeout: Some(Duration::from_secs(60)),
-        last_activity: now,
-        created_at: now,
-    }
-}
-
-async fn stored_vm(store: &Store) -> Vm {
-    let vm = a_vm();
-    store.add_vm(&vm).await.unwrap();
-    vm
 }
 
 async fn identities_come_and_go(store: Store) {
@@ -331,218 +305,6 @@ async fn only_one_first_key_is_made(store: Store) {
     assert!(store.key(&key, None).await.unwrap().is_some());
     assert!(store.delete_key(&key).await.unwrap());
     assert!(store.key(&key, None).await.unwrap().is_none());
-}
-
-async fn a_vm_comes_back_as_it_was_stored(store: Store) {
-    let vm = stored_vm(&store).await;
-    let back = store.vm(&vm.id).await.unwrap().unwrap();
-    assert_eq!(format!("{back:?}"), format!("{vm:?}"));
-    let plain = Vm {
-        id: VmId::random(),
-        endpoint: None,
-        workdir: None,
-        idle_timeout: None,
-        ..a_vm()
-    };
-    store.add_vm(&plain).await.unwrap();
-    assert_eq!(
-        format!("{:?}", store.vm(&plain.id).await.unwrap().unwrap()),
-        format!("{plain:?}")
-    );
-    assert_eq!(store.vms().await.unwrap().len(), 2);
-    assert!(store.vm(&VmId::random()).await.unwrap().is_none());
-}
-
-async fn of_many_who_change_a_state_one_succeeds(store: Store) {
-    let vm = stored_vm(&store).await;
-    let tries = (0..8).map(|_| {
-        let (store, vm) = (store.clone(), vm.clone());
-        tokio::spawn(async move {
-            store
-                .change_state(&vm, VmState::Starting)
-                .await
-                .unwrap()
-                .is_some()
-        })
-    });
-    let mut changed = 0;
-    for one in tries.collect::<Vec<_>>() {
-        changed += usize::from(one.await.unwrap());
-    }
-    assert_eq!(changed, 1);
-    let instance = InstanceId::random();
-    let endpoint = "vsock:9:777".parse().unwrap();
-    assert!(
-        store
-            .set_running(&vm.id, &instance, &endpoint)
-            .await
-            .unwrap()
-    );
-    assert!(
-        !store
-            .set_running(&vm.id, &instance, &endpoint)
-            .await
-            .unwrap(),
-        "it was not starting any more"
-    );
-    let running = store.vm(&vm.id).await.unwrap().unwrap();
-    assert_eq!(
-        (running.state, running.endpoint, running.instance),
-        (VmState::Running, Some(endpoint), Some(instance))
-    );
-    assert!(
-        store
-            .change_state(&vm, VmState::Stopped)
-            .await
-            .unwrap()
-            .is_none(),
-        "what was seen is long gone"
-    );
-}
-
-async fn a_vm_in_use_does_not_go_to_sleep(store: Store) {
-    let vm = Vm {
-        state: VmState::Running,
-        ..a_vm()
-    };
-    store.add_vm(&vm).await.unwrap();
-    let later = SystemTime::now() + Duration::from_secs(61);
-    assert!(store.idle_vms(SystemTime::now()).await.unwrap().is_empty());
-    let seen = store.idle_vms(later).await.unwrap().remove(0);
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    assert!(store.touch_vm(&vm.id).await.unwrap());
-    assert!(
-        store
-            .change_state_if_unused(&seen, VmState::Suspending)
-            .await
-            .unwrap()
-            .is_none()
-    );
-    let seen = store.vm(&vm.id).await.unwrap().unwrap();
-    assert!(
-        store
-            .change_state_if_unused(&seen, VmState::Suspending)
-            .await
-            .unwrap()
-            .is_some()
-    );
-    assert!(!store.touch_vm(&vm.id).await.unwrap(), "it does not run");
-    store.set_idle_timeout(&vm.id, None).await.unwrap();
-    assert_eq!(store.vm(&vm.id).await.unwrap().unwrap().idle_timeout, None);
-}
-
-async fn idle_vms_are_told_with_the_longest_unused_first(store: Store) {
-    let now = SystemTime::now();
-    let mut unused = Vec::new();
-    for hours in [2, 5, 1, 4, 3] {
-        let vm = Vm {
-            state: VmState::Running,
-            last_activity: now - Duration::from_secs(hours * 3600),
-            ..a_vm()
-        };
-        store.add_vm(&vm).await.unwrap();
-        unused.push((hours, vm.id));
-    }
-    unused.sort_by_key(|(hours, _)| std::cmp::Reverse(*hours));
-    let idle = store.idle_vms(now).await.unwrap().into_iter();
-    let idle: Vec<VmId> = idle.map(|vm| vm.id).collect();
-    let unused: Vec<VmId> = unused.into_iter().map(|(_, id)| id).collect();
-    assert_eq!(idle, unused);
-}
-
-async fn events_are_read_newest_first_and_never_doubled(store: Store) {
-    use crate::{
-        audit::{Actor, Audit, LogFile},
-        metrics::Metrics,
-        sessions::{Credential, Principal, Verb},
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let log = LogFile::open(folder.path().join("audit.jsonl")).unwrap();
-    let (audit, mut queue) = Audit::new(log, Metrics::new());
-    let (identity, vm) = (IdentityId::random(), VmId::random());
-    let principal = Principal::Identity {
-        identity: identity.clone(),
-        credential: Credential::Token(TokenId::random()),
-    };
-    for vm in [vm.as_str(), "odd\0name"] {
-        let actor = Actor::new(&principal, Verb::Exec, Some(vm), "alice", "::1".into());
-        audit.operation(actor).await.unwrap().begin("echo \0 é");
-        tokio::time::sleep(Duration::from_millis(3)).await;
-    }
-    drop(audit);
-    let mut events = Vec::new();
-    while let Some(logged) = queue.recv().await {
-        events.push(logged.event());
-    }
-    // Uids go beyond 31 bits.
-    events[1].uid = Some(u32::MAX - 1);
-    store.add_events(&events).await.unwrap();
-    store.add_events(&events).await.unwrap();
-    let all = store
-        .events(&AuditFilter {
-            limit: 10,
-            ..AuditFilter::default()
-        })
-        .await
-        .unwrap();
-    assert_eq!(all.len(), 4);
-    assert!(
-        all[0]["vm"].as_str().unwrap().starts_with("odd"),
-        "the newest first: {all:?}"
-    );
-    let one = AuditFilter {
-        uid: events[1].uid,
-        limit: 10,
-        ..AuditFilter::default()
-    };
-    let found = store.events(&one).await.unwrap();
-    assert_eq!(found.len(), 1);
-    assert_eq!(found[0]["uid"], u32::MAX - 1);
-    let of = |vm: Option<&VmId>, identity: Option<&IdentityId>| AuditFilter {
-        vm: vm.map(ToString::to_string),
-        identity: identity.map(ToString::to_string),
-        uid: None,
-        before: None,
-        limit: 10,
-    };
-    assert_eq!(
-        store
-            .events(&of(Some(&vm), Some(&identity)))
-            .await
-            .unwrap()
-            .len(),
-        2
-    );
-    assert_eq!(
-        store
-            .events(&of(None, Some(&IdentityId::random())))
-            .await
-            .unwrap()
-            .len(),
-        0
-    );
-    let old = AuditFilter {
-        before: Some(events[0].at_millis),
-        limit: 10,
-        ..AuditFilter::default()
-    };
-    assert!(store.events(&old).await.unwrap().is_empty());
-    // More than go into one statement.
-    let many: Vec<_> = (0..77)
-        .map(|number| {
-            let mut event = events[0].clone();
-            event.operation = OperationId::random();
-            event.at_millis += number;
-            event
-        })
-        .collect();
-    store.add_events(&many).await.unwrap();
-    let filter = AuditFilter {
-        limit: 1000,
-        ..AuditFilter::default()
-    };
-    assert_eq!(store.events(&filter).await.unwrap().len(), 4 + many.len());
-    store.add_events(&[]).await.unwrap();
 }
 
 async fn the_account_stays(store: Store) {
