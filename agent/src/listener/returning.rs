@@ -62,7 +62,7 @@ pub(super) struct Former {
     /// With the pid, this very process.
     start: String,
     pub(super) user: String,
-    /// Whom it has become.
+    /// Whom it becomes first of all.
     uid: u32,
 }
 
@@ -106,8 +106,8 @@ impl Roster {
         former
     }
 
-    pub(super) fn add(&self, pid: i32, user: &str) {
-        let text = start_time(pid).map(|start| format!("{start} {user}\n"));
+    pub(super) fn add(&self, pid: i32, uid: u32, user: &str) {
+        let text = start_time(pid).map(|start| format!("{start} {uid} {user}\n"));
         let written = text
             .ok_or(io::ErrorKind::NotFound.into())
             .and_then(|text| fs::write(self.file(pid), text));
@@ -128,22 +128,15 @@ impl Roster {
 fn read(path: &Path) -> Option<Former> {
     let pid = path.file_name()?.to_str()?.parse().ok()?;
     let text = fs::read_to_string(path).ok()?;
-    let (start, user) = text.trim_end().split_once(' ')?;
+    let mut words = text.trim_end().splitn(3, ' ');
+    let (start, uid, user) = (words.next()?, words.next()?, words.next()?);
     let former = Former {
         pid,
         start: start.into(),
         user: user.into(),
-        uid: uid(pid)?,
+        uid: uid.parse().ok()?,
     };
     former.is_alive().then_some(former)
-}
-
-/// The first number of the line `Uid:` in /proc/PID/status (proc(5)).
-fn uid(pid: i32) -> Option<u32> {
-    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
-    let status = String::from_utf8_lossy(&status);
-    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    uids.split_whitespace().next()?.parse().ok()
 }
 
 /// The field 22 of /proc/PID/stat (proc(5)), which no later process of that pid shares.
@@ -311,13 +304,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let roster = Roster::open(directory.path()).unwrap();
         let pid = std::process::id().cast_signed();
-        roster.add(pid, "alice");
+        roster.add(pid, 1000, "alice");
         let former = roster.former();
-        let found = &former[&getuid().as_raw()];
+        let found = &former[&1000];
         assert_eq!((former.len(), found.len()), (1, 1));
         assert_eq!((found[0].pid, found[0].user.as_str()), (pid, "alice"));
         assert!(found[0].is_alive());
-        fs::write(roster.file(pid), "1 alice\n").unwrap();
+        fs::write(roster.file(pid), "1 1000 alice\n").unwrap();
         assert!(roster.former().is_empty());
         assert!(!roster.file(pid).exists());
     }
@@ -328,7 +321,7 @@ mod tests {
             pid,
             start: start_time(pid).unwrap(),
             user: user.into(),
-            uid: uid(pid).unwrap(),
+            uid: getuid().as_raw(),
         }
     }
 

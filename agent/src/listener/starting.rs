@@ -111,7 +111,7 @@ pub(super) fn start(
     let pid = child.id().unwrap_or_default().cast_signed();
     // A listener that is killed from here on leaves a record of it.
     if let Some(roster) = roster {
-        roster.add(pid, &account.name);
+        roster.add(pid, account.uid, &account.name);
     }
     match tell(account, settings, pid, ours) {
         Ok((control, pidfd)) => Ok(Started {

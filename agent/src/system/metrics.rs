@@ -114,13 +114,13 @@ fn process(pid: i32, user: Vec<u8>, status: &Status) -> AgentProcess {
     }
 }
 
-/// A file of the roster: its name is the worker's pid, its text the start time and the user. `None` if that process has
+/// A file of the roster: its name is the worker's pid, its text the start time, the uid and the user. `None` if that process has
 /// ended, whoever has its pid now.
 fn worker(path: &Path) -> Option<(i32, Vec<u8>)> {
     let pid = path.file_name()?.to_str()?.parse().ok()?;
     let line = fs::read(path).ok()?;
-    let at = line.iter().position(|&byte| byte == b' ')?;
-    let (start, user) = (&line[..at], line[at + 1..].trim_ascii_end());
+    let mut words = line.trim_ascii_end().splitn(3, |&byte| byte == b' ');
+    let (start, _uid, user) = (words.next()?, words.next()?, words.next()?);
     let stat = text(&format!("/proc/{pid}/stat"));
     // starttime, the 22nd field.
     (field(&stat, 22).as_bytes() == start).then(|| (pid, user.to_vec()))
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((&found[0].user[..], found[0].pid), (&b"alice"[..], pid));
         assert!(found[0].resident > 0 && found[0].threads > 0);
-        fs::write(&file, "1 alice\n").unwrap();
+        fs::write(&file, "1 1000 alice\n").unwrap();
         assert_eq!(agent(roster.path()), []);
     }
 }
