@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use guestline_proto::MAX_CHUNK_SIZE;
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -16,6 +15,9 @@ pub(crate) enum Algorithm {
     Sha256,
     Blake3,
 }
+
+/// Read at a time. Many may be made at once.
+const CHUNK: usize = 64 << 10;
 
 /// What went into a digest, and what came out.
 #[derive(Debug, Default)]
@@ -37,7 +39,7 @@ pub(crate) fn checksum(
         Algorithm::Blake3 => State::Blake3(Box::default()),
     };
     let mut size = 0;
-    while let Some(chunk) = reader.next_chunk(MAX_CHUNK_SIZE)? {
+    while let Some(chunk) = reader.next_chunk(CHUNK)? {
         if !wanted() {
             return Ok(None);
         }

@@ -88,7 +88,7 @@ pub(crate) fn become_user(user: &Identity) -> Result<(), BecomeError> {
     verify(user, Besides::Nothing)
 }
 
-/// Whether this process is the user, has no capability and cannot become root again: whoever made it so.
+/// Whether this process is the user, has no capability but those of `besides` and cannot become root again: whoever made it so.
 pub(crate) fn verify(user: &Identity, besides: Besides) -> Result<(), BecomeError> {
     if switches::is_off("drop check") {
         return Ok(());
