@@ -28,6 +28,9 @@ cases![
 /// The longest that systemd may take for something under emulation.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the agent says of one that did not open in its 30 s.
+const TOO_LATE: &str = "opened no login session in time";
+
 const LIMITS: &str = "/etc/security/limits.d/guestline.conf";
 
 /// What a line prints in a login session of the user's shell.
@@ -257,7 +260,7 @@ async fn sessions_begin_at_a_bounded_rate_and_each_user_has_its_own(target: &Tar
         target.user("alice"),
         target.user("bob"),
     );
-    let (mut begun, mut refused) = (0, 0);
+    let (mut begun, mut refused, mut late) = (0, 0, 0);
     // A slow machine may take longer for so many than they are counted together.
     for _ in 0..5 {
         let runs = (0..32).map(|_| {
@@ -266,7 +269,13 @@ async fn sessions_begin_at_a_bounded_rate_and_each_user_has_its_own(target: &Tar
             tokio::spawn(run)
         });
         let runs: Vec<_> = runs.collect();
-        ensure!(in_session(&bob, "id -un").await? == "bob\n");
+        // On a slow machine none opens within its time while so many do.
+        let has_his = || async {
+            Ok(in_session(&bob, "id -un")
+                .await
+                .is_ok_and(|id| id == "bob\n"))
+        };
+        eventually("bob has a session", PATIENCE, has_his).await?;
         for run in runs {
             match run.await? {
                 Ok(output) => {
@@ -274,6 +283,7 @@ async fn sessions_begin_at_a_bounded_rate_and_each_user_has_its_own(target: &Tar
                     begun += 1;
                 }
                 Err(error) if error.reason() == Some(ErrorReason::Limit) => refused += 1,
+                Err(error) if error.to_string().contains(TOO_LATE) => late += 1,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -281,8 +291,9 @@ async fn sessions_begin_at_a_bounded_rate_and_each_user_has_its_own(target: &Tar
             break;
         }
     }
-    println!("    {begun} sessions begun, {refused} refused");
-    ensure!(begun > 0 && refused > 0, "{begun} begun, {refused} refused");
+    let count = format!("{begun} sessions begun, {refused} refused, {late} too late");
+    println!("    {count}");
+    ensure!(begun > 0 && refused > 0, "{count}");
     let told = "journalctl --unit guestline-agent | grep -q 'sessions of this user began within'";
     let is_told = || async { Ok(shell(&root, told).await?.0) };
     eventually("the agent's log says why", PATIENCE, is_told).await?;
