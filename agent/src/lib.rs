@@ -32,6 +32,8 @@ use config::Config;
 /// The program, as its arguments want it: the listener, or one of the processes that this one starts of itself.
 pub fn main() -> ExitCode {
     switches::load();
+    #[cfg(feature = "test-switches")]
+    sys::unexecuted::know(worker::main);
     match Command::of_process() {
         Ok(Command::Listen(options)) => match listen(options) {
             Ok(()) => ExitCode::SUCCESS,

@@ -101,7 +101,7 @@ pub(super) fn start(
         .stderr(Stdio::null());
     #[cfg(feature = "test-switches")]
     if switches::is_off("execution") {
-        crate::sys::unexecuted::run_instead(&mut command, crate::worker::main);
+        crate::sys::unexecuted::run_instead(&mut command);
     }
     let mut child = tokio::process::Command::from(command)
         .spawn()

@@ -3,11 +3,23 @@
 use std::{
     os::unix::process::CommandExt,
     process::{Command, ExitCode, exit},
+    sync::OnceLock,
     thread,
 };
 
-/// The child runs `main` in place of the program, with all that its parent has in memory.
-pub(crate) fn run_instead(command: &mut Command, main: fn() -> ExitCode) {
+type Main = fn() -> ExitCode;
+
+static WORKER: OnceLock<Main> = OnceLock::new();
+
+/// Tells what a worker does. The listener does not know it.
+pub(crate) fn know(worker: Main) {
+    let _ = WORKER.set(worker);
+}
+
+/// The child runs the worker in place of the program, with all that its parent has in memory. The program's start has told
+/// what that is.
+pub(crate) fn run_instead(command: &mut Command) {
+    let Some(&main) = WORKER.get() else { return };
     let run = move || {
         // A runtime of its own wants a thread that has none.
         let ended = thread::spawn(main).join();
