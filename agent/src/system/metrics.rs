@@ -210,7 +210,7 @@ mod tests {
         let pid = std::process::id().cast_signed();
         let file = roster.path().join(pid.to_string());
         let stat = text("/proc/self/stat");
-        fs::write(&file, format!("{} alice\n", field(&stat, 22))).unwrap();
+        fs::write(&file, format!("{} 1000 alice\n", field(&stat, 22))).unwrap();
         let found = agent(roster.path());
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((&found[0].user[..], found[0].pid), (&b"alice"[..], pid));
