@@ -157,10 +157,13 @@ mod tests {
         tempfile::tempdir_in("/dev/shm").unwrap()
     }
 
-    /// The walk gives way to whoever renames or mounts at that moment, and where a link's time of access must be set: then
-    /// the next try has it.
-    fn in_time<T>(try_once: impl Fn() -> Option<T>) -> Option<T> {
-        (0..1000).find_map(|_| try_once())
+    /// The walk gives way to whoever renames or mounts at that moment, and where a link's time of access must be set: the
+    /// call that may wait sets it, and the next try has it.
+    fn in_time<T>(path: &Path, try_once: impl Fn(&Path) -> Option<T>) -> Option<T> {
+        (0..1000).find_map(|_| {
+            let _ = stat(path, true);
+            try_once(path)
+        })
     }
 
     #[test]
@@ -171,19 +174,22 @@ mod tests {
         symlink("file", folder.path().join("link")).unwrap();
         for name in ["file", "link", "."] {
             let path = folder.path().join(name);
-            let found = in_time(|| at_once.stat(&path, true));
+            let found = in_time(&path, |path| at_once.stat(path, true));
             assert_eq!(found, stat(&path, true).ok(), "{name}");
         }
         // Left to the other one: a link's text, and errors.
         assert_eq!(at_once.stat(&folder.path().join("link"), false), None);
         assert_eq!(at_once.stat(&folder.path().join("missing"), true), None);
-        let (metadata, bytes) = in_time(|| at_once.read(&path, ALL)).unwrap();
+        let (metadata, bytes) = in_time(&path, |path| at_once.read(path, ALL)).unwrap();
         assert_eq!((metadata.size, &bytes[..]), (7, &b"content"[..]));
         let part = Range {
             offset: 3,
             length: Some(2),
         };
-        assert_eq!(in_time(|| at_once.read(&path, part)).unwrap().1, "te");
+        assert_eq!(
+            in_time(&path, |path| at_once.read(path, part)).unwrap().1,
+            "te"
+        );
     }
 
     #[test]
