@@ -85,7 +85,10 @@ fn grow(path: &Path, size: u64) -> Result<bool, MachineError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
 
     use nix::{
         fcntl::{FcntlArg, fcntl},
@@ -171,6 +174,11 @@ mod tests {
         fcntl(&reading, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
         assert!(disk.is_in_use().unwrap());
         drop((file, reading));
+        // A process that another test is just forking has it too, until its exec.
+        let end = Instant::now() + Duration::from_secs(10);
+        while disk.is_in_use().unwrap() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
         assert!(!disk.is_in_use().unwrap());
     }
 

@@ -26,6 +26,9 @@ use crate::{
     process::{self, Process, Program},
 };
 
+/// For a lock that was let go of: a process of ours that another thread is just forking has it too, until its exec.
+const FORK: Duration = Duration::from_millis(100);
+
 /// How long processes get to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -146,6 +149,7 @@ impl Record {
 
     /// Locks the folder, made if it is missing.
     fn hold(&self) -> Result<Held, MachineError> {
+        let end = Instant::now() + FORK;
         loop {
             make_private(&self.folder)?;
             let folder = match File::open(&self.folder) {
@@ -155,6 +159,10 @@ impl Record {
             };
             match folder.try_lock() {
                 Ok(()) => {}
+                Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => {
                     return Err(MachineError::Busy {
                         name: self.name.clone(),
@@ -388,8 +396,9 @@ impl Record {
             }
         }
         // The threads of one that was killed have its files a little longer than its process is there.
-        let end = Instant::now() + GRACE;
-        while !processes.is_empty() && self.is_in_use()? && Instant::now() < end {
+        let limit = if processes.is_empty() { FORK } else { GRACE };
+        let end = Instant::now() + limit;
+        while self.is_in_use()? && Instant::now() < end {
             thread::sleep(Duration::from_millis(10));
         }
         if !living(&processes)?.is_empty() || self.is_in_use()? {
