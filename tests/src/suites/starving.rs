@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use guestline_client::Vm;
+use guestline_client::{Error, Vm};
 use tokio::time::timeout;
 
 use super::{
@@ -33,7 +33,7 @@ const SHARE: u32 = 5;
 /// Under attack: answers come in time, over old and new connections.
 async fn answers(target: &Target) -> Outcome {
     let root = target.user("root");
-    root.files().stat("/").await?;
+    answered(&root).await?;
     let (mut old, mut new) = (Vec::new(), Vec::new());
     for _ in 0..20 {
         let other = target.user("root");
@@ -48,11 +48,18 @@ async fn answers(target: &Target) -> Outcome {
     Ok(())
 }
 
-/// Within what time.
+/// Within what time. The client gives a connection up after 5 s: one that takes longer is tried again, and all of it counts.
 async fn answered(vm: &Vm) -> anyhow::Result<Duration> {
     let start = Instant::now();
-    let answer = timeout(PATIENCE, async { vm.files().stat("/").await }).await;
-    answer.context("no answer")??;
+    let answer = async {
+        loop {
+            match vm.files().stat("/").await {
+                Err(Error::Connect { .. }) => {}
+                answer => break answer,
+            }
+        }
+    };
+    timeout(PATIENCE, answer).await.context("no answer")??;
     Ok(start.elapsed())
 }
 
