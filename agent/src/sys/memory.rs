@@ -35,6 +35,34 @@ pub(crate) fn keep_little() {
     }
 }
 
+/// Gives free pages back where there are many: the next calls pay for them, and dearly where a user has taken all memory.
+pub(crate) fn give_back_much() {
+    if spare().is_none_or(|spare| spare > MUCH) {
+        give_back();
+    }
+}
+
+/// More than calls that move nothing leave behind.
+const MUCH: usize = 256 << 10;
+
+/// Bytes that are resident, no program's or file's, and not in use: those of the heap, and the stacks of threads. `None` where the
+/// allocator does not say.
+fn spare() -> Option<usize> {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: it takes nothing, and malloc's own lock.
+        let heap = unsafe { nix::libc::mallinfo2() };
+        // In pages: all, those that are resident, and of these the files' (proc_pid_statm(5)).
+        let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+        let mut pages = pages.split(' ').map(|pages| pages.parse::<usize>().ok());
+        let (resident, files) = (pages.nth(1)??, pages.next()??);
+        let anonymous = resident.saturating_sub(files) * 4096;
+        Some(anonymous.saturating_sub(heap.uordblks + heap.hblkhd))
+    }
+    #[cfg(not(target_env = "gnu"))]
+    None
+}
+
 /// Gives free pages back to the kernel, also those within the heap. Takes some milliseconds at the most.
 pub(crate) fn give_back() {
     #[cfg(target_env = "gnu")]
@@ -100,6 +128,24 @@ pub(crate) fn hold_program() -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn what_was_freed_is_spare_and_what_is_in_use_is_not() {
+        const SIZE: usize = 64 << 20;
+        // In pieces, each well below what would be a mapping of its own, of which every other one is freed: nothing of that lies
+        // at the heap's end, from where it would go at once. Other tests allocate beside it.
+        let pieces: Vec<Vec<u8>> = (0..SIZE / 65536).map(|_| vec![1; 65536]).collect();
+        let in_use = spare().unwrap();
+        assert!(in_use < SIZE / 4, "{in_use}");
+        let kept: Vec<Vec<u8>> = pieces.into_iter().step_by(2).collect();
+        let freed = spare().unwrap();
+        assert!(freed > SIZE / 4, "{freed}");
+        give_back();
+        let rest = spare().unwrap();
+        assert!(rest < SIZE / 4, "{rest}");
+        drop(kept);
+    }
 
     /// Of the mappings that lie within the program's code and constants, in KiB, and that they are not writable.
     fn resident() -> u64 {

@@ -50,7 +50,7 @@ impl Traffic {
 
     /// For as long as the worker lives. Wakes nobody while there is no traffic.
     pub(super) async fn tidy_up(self: Arc<Self>) {
-        self.tidy_up_by(memory::give_back).await;
+        self.tidy_up_by(memory::give_back_much).await;
     }
 
     async fn tidy_up_by(&self, give_back: impl Fn()) {
