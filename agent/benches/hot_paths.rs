@@ -2,7 +2,7 @@
 //! the instructions under callgrind. One thread wherever the path itself has one, so that the count repeats; no time is
 //! measured here.
 
-use std::{fs, future::poll_fn, pin::Pin};
+use std::{convert::Infallible, fs, future::poll_fn, pin::Pin};
 
 use bytes::{Bytes, BytesMut};
 use guestline_agent::measured;
@@ -46,10 +46,16 @@ fn main() {
     }
 }
 
+/// As a worker answers.
+type Service = dyn Fn(http::Request<Body>) -> Answer;
+type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
 /// What the paths work on.
 struct Paths {
     folder: TempDir,
     runtime: tokio::runtime::Runtime,
+    /// One for all calls, as in a worker: what it learns of the host's mounts is not for each call to pay.
+    service: Box<Service>,
 }
 
 impl Paths {
@@ -67,6 +73,7 @@ impl Paths {
             .enable_all()
             .build();
         Self {
+            service: Box::new(measured::files(folder.path().into())),
             folder,
             runtime: runtime.expect("a runtime"),
         }
@@ -74,7 +81,6 @@ impl Paths {
 
     /// One rpc of Files, from its HTTP request to the end of its answer; how many bytes that has.
     fn rpc(&self, name: &str, messages: &[Bytes]) -> usize {
-        let service = measured::files(self.folder.path().into());
         let frames = messages.to_vec();
         let request = http::Request::builder()
             .method("POST")
@@ -83,7 +89,7 @@ impl Paths {
             .body(Body::new(Sent(frames.into_iter())))
             .expect("a request");
         self.runtime.block_on(async {
-            let Ok(answer) = service(request).await;
+            let Ok(answer) = (self.service)(request).await;
             let mut body = answer.into_body();
             let mut bytes = 0;
             while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
