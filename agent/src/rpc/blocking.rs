@@ -28,8 +28,8 @@ const MAX_BLOCKING_CALLS: usize = 256;
 /// Messages of a stream that wait for the connection: one is being sent, one is ready, one is being made.
 const STREAM_QUEUE: usize = 2;
 
-/// What all calls that send files have together in one chunk each; a stream whose client does not take it has up to five. More would be memory
-/// that is new to the process: the kernel takes longer to give it than to read a file into it.
+/// What all calls that send files have together in one chunk each; a stream whose client does not take it has up to five. More
+/// would be memory that is new to the process: the kernel takes longer to give it than to read a file into it.
 ///
 /// Measured with 256 clients that read 4 MiB each after a rest: 1 GiB resident and 620 to 1060 MiB/s without this, and 125 MiB/s
 /// where a VM first got that gibibyte from its host; 0.3 GiB and 1170 to 1460 MiB/s with it.
