@@ -55,10 +55,6 @@ pub(crate) fn rendezvous(uid: u32) -> String {
     format!("workers-{uid}.sock")
 }
 
-/// Where in the runtime directory the listener keeps a file `PID` for each worker that takes connections, with the start
-/// time and the user.
-pub(crate) const ROSTER: &str = "workers";
-
 /// The longest log line a worker may ask for; longer ones are cut.
 pub(crate) const MAX_LOG_TEXT: usize = 1024;
 

@@ -14,6 +14,7 @@ mod listener;
 pub mod measured;
 mod network;
 mod processes;
+mod roster;
 mod rpc;
 mod session;
 mod switches;

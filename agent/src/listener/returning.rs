@@ -1,8 +1,5 @@
-//! Workers that were there before this listener: who they are, and the sockets through which they come back.
-//!
-//! For each worker that takes connections there is a file `PID` in the runtime directory with its start time and user. After
-//! a restart a process that has such a file, and is still the same by pid and start time, is one of ours, and nobody
-//! else can be: only root writes there, and the kernel says who the peer of a socket is.
+//! The sockets through which the workers of a former listener come back. Who they are is in the roster (`roster.rs`), and the
+//! kernel says who the peer of a socket is: nobody else is taken for one.
 //!
 //! Each user has a socket of its own, to which the kernel lets nobody else connect: whoever fills its queue, or holds
 //! us up at it, keeps out nobody but workers of the same user.
@@ -14,7 +11,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
-            fs::{DirBuilderExt, PermissionsExt, chown},
+            fs::{PermissionsExt, chown},
         },
     },
     path::{Path, PathBuf},
@@ -38,7 +35,8 @@ use tokio::{
 
 use super::{endpoint::accept_one, worker_socket::WorkerSocket};
 use crate::{
-    control::{MAX_MESSAGE, ROSTER, Report, Services, rendezvous},
+    control::{MAX_MESSAGE, Report, Services, rendezvous},
+    roster::Enrolled,
     sys::{child::open_pidfd, readiness::watch},
     system::{accounts::Account, directory},
     wary::refuse_descriptors,
@@ -54,99 +52,6 @@ const RETURN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// After an accept that failed: the condition passes, and spinning would not help it.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// A worker that a former listener started and that still runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Former {
-    pub(super) pid: i32,
-    /// With the pid, this very process.
-    start: String,
-    pub(super) user: String,
-    /// Whom it becomes first of all.
-    uid: u32,
-}
-
-impl Former {
-    /// Whether its pid is still its own.
-    pub(super) fn is_alive(&self) -> bool {
-        start_time(self.pid).as_deref() == Some(&self.start)
-    }
-}
-
-/// The files of workers that take connections.
-#[derive(Debug)]
-pub(super) struct Roster {
-    directory: PathBuf,
-}
-
-impl Roster {
-    /// Makes the directory, which must be root's (or, in development, the agent's own).
-    pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        let workers = directory.join(ROSTER);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&workers)?;
-        Ok(Self { directory: workers })
-    }
-
-    /// Those of a former listener, by uid; files of workers that ended are removed.
-    pub(super) fn former(&self) -> HashMap<u32, Vec<Former>> {
-        let mut former: HashMap<u32, Vec<Former>> = HashMap::new();
-        for entry in fs::read_dir(&self.directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            match read(&entry.path()) {
-                Some(found) => former.entry(found.uid).or_default().push(found),
-                None => drop(fs::remove_file(entry.path())),
-            }
-        }
-        former
-    }
-
-    pub(super) fn add(&self, pid: i32, uid: u32, user: &str) {
-        let text = start_time(pid).map(|start| format!("{start} {uid} {user}\n"));
-        let written = text
-            .ok_or(io::ErrorKind::NotFound.into())
-            .and_then(|text| fs::write(self.file(pid), text));
-        if let Err(error) = written {
-            tracing::warn!(%error, user, "a restarted listener will not find this worker");
-        }
-    }
-
-    pub(super) fn remove(&self, pid: i32) {
-        let _ = fs::remove_file(self.file(pid));
-    }
-
-    fn file(&self, pid: i32) -> PathBuf {
-        self.directory.join(pid.to_string())
-    }
-}
-
-fn read(path: &Path) -> Option<Former> {
-    let pid = path.file_name()?.to_str()?.parse().ok()?;
-    let text = fs::read_to_string(path).ok()?;
-    let mut words = text.trim_end().splitn(3, ' ');
-    let (start, uid, user) = (words.next()?, words.next()?, words.next()?);
-    let former = Former {
-        pid,
-        start: start.into(),
-        user: user.into(),
-        uid: uid.parse().ok()?,
-    };
-    former.is_alive().then_some(former)
-}
-
-/// The field 22 of /proc/PID/stat (proc(5)), which no later process of that pid shares.
-fn start_time(pid: i32) -> Option<String> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    // The name before it is in parentheses and may have any.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    fields.split(' ').nth(19).map(Into::into)
-}
 
 /// Workers that did not come back in time. Each goes on without a listener, and ends when it has nothing to do. It keeps its
 /// file: the next listener awaits it again.
@@ -191,10 +96,10 @@ impl Rendezvous {
     /// that got the pid of one that ended is a stranger.
     pub(super) async fn take_back(
         self,
-        former: Vec<Former>,
-        back: impl AsyncFn(Former, OwnedFd, u32),
+        former: Vec<Enrolled>,
+        back: impl AsyncFn(Enrolled, OwnedFd, u32),
     ) -> Result<(), NotBack> {
-        let mut former: HashMap<i32, Former> = former
+        let mut former: HashMap<i32, Enrolled> = former
             .into_iter()
             .map(|former| (former.pid, former))
             .collect();
@@ -204,7 +109,7 @@ impl Rendezvous {
         // Strangers may wait in its queue, with what is slow to close: see `WorkerSocket`.
         let socket = self.socket.into_inner();
         spawn_blocking(move || drop(socket));
-        let away = former.into_values().filter(Former::is_alive);
+        let away = former.into_values().filter(Enrolled::is_alive);
         let users: Vec<String> = away.map(|former| former.user).collect();
         if users.is_empty() {
             Ok(())
@@ -215,8 +120,8 @@ impl Rendezvous {
 
     async fn accept_all(
         &self,
-        former: &mut HashMap<i32, Former>,
-        back: impl AsyncFn(Former, OwnedFd, u32),
+        former: &mut HashMap<i32, Enrolled>,
+        back: impl AsyncFn(Enrolled, OwnedFd, u32),
     ) {
         while !former.is_empty() {
             let accepted = self.socket.async_io(Interest::READABLE, accept_one).await;
@@ -263,7 +168,7 @@ pub(super) struct Returned {
 }
 
 /// Hears who comes back. What a worker says of itself must be what the kernel says of its process.
-pub(super) async fn welcome(former: Former, socket: OwnedFd, uid: u32) -> Option<Returned> {
+pub(super) async fn welcome(former: Enrolled, socket: OwnedFd, uid: u32) -> Option<Returned> {
     let control = WorkerSocket::of_a_peer(socket).ok()?;
     let pidfd = open_pidfd(Pid::from_raw(former.pid)).ok()?;
     let said = timeout(RETURN_DEADLINE, control.receive(MAX_MESSAGE)).await;
@@ -299,30 +204,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_roster_knows_a_process_from_a_later_one_of_its_pid() {
-        let directory = tempfile::tempdir().unwrap();
-        let roster = Roster::open(directory.path()).unwrap();
-        let pid = std::process::id().cast_signed();
-        roster.add(pid, 1000, "alice");
-        let former = roster.former();
-        let found = &former[&1000];
-        assert_eq!((former.len(), found.len()), (1, 1));
-        assert_eq!((found[0].pid, found[0].user.as_str()), (pid, "alice"));
-        assert!(found[0].is_alive());
-        fs::write(roster.file(pid), "1 1000 alice\n").unwrap();
-        assert!(roster.former().is_empty());
-        assert!(!roster.file(pid).exists());
-    }
-
-    fn former(child: &std::process::Child, user: &str) -> Former {
-        let pid = child.id().cast_signed();
-        Former {
-            pid,
-            start: start_time(pid).unwrap(),
-            user: user.into(),
-            uid: getuid().as_raw(),
-        }
+    fn former(child: &std::process::Child, user: &str) -> Enrolled {
+        Enrolled::new(child.id().cast_signed(), getuid().as_raw(), user).unwrap()
     }
 
     #[tokio::test]
@@ -336,7 +219,7 @@ mod tests {
         let metadata = fs::metadata(&place).unwrap();
         // Who may write to it may connect (unix(7)).
         assert_eq!((metadata.uid(), metadata.mode() & 0o777), (uid, 0o600));
-        let back = async |_: Former, _: OwnedFd, _: u32| panic!("nobody came");
+        let back = async |_: Enrolled, _: OwnedFd, _: u32| panic!("nobody came");
         assert_eq!(rendezvous.take_back(Vec::new(), back).await, Ok(()));
         assert!(!place.exists());
     }
@@ -365,7 +248,7 @@ mod tests {
         ] {
             let rendezvous = Rendezvous::listen(directory.path(), getuid().as_raw()).unwrap();
             let begun = tokio::time::Instant::now();
-            let back = async |_: Former, _: OwnedFd, _: u32| panic!("nobody came");
+            let back = async |_: Enrolled, _: OwnedFd, _: u32| panic!("nobody came");
             assert_eq!(rendezvous.take_back(former, back).await, expected);
             assert!(begun.elapsed() >= RENDEZVOUS_DEADLINE);
         }

@@ -18,9 +18,10 @@ use nix::{
 };
 use thiserror::Error;
 
-use super::{returning::Roster, worker_socket::WorkerSocket};
+use super::worker_socket::WorkerSocket;
 use crate::{
     control::{ControlError, Order, Services},
+    roster::Roster,
     switches,
     sys::child::open_pidfd,
     system::accounts::Account,

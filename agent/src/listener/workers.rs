@@ -32,7 +32,7 @@ use super::{
     groups::Wisher,
     hearing::{Hearing, deliver, describe},
     keeper::Keeper,
-    returning::{Returned, Roster},
+    returning::Returned,
     sessions::Sessions,
     starting::{self, MAX_WORKERS, MAX_WORKERS_PER_USER, StartError, WorkerSettings},
     worker::{Placement, Worker, queue, refuse},
@@ -40,6 +40,7 @@ use super::{
 };
 use crate::{
     control::{Order, Report},
+    roster::Roster,
     sys::child::kill_process,
     system::{
         accounts::{Account, Accounts},

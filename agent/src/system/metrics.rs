@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use super::info::{self, Disk, Memory, text};
+use crate::roster::Enrolled;
 
 /// USER_HZ: the unit of /proc's times is this part of a second on every architecture that we build for (time(7)).
 const USER_HZ: u64 = 100;
@@ -86,12 +87,12 @@ fn agent(roster: &Path) -> Vec<AgentProcess> {
     let mut found = Vec::new();
     let mut listeners = BTreeSet::new();
     for entry in fs::read_dir(roster).into_iter().flatten().flatten() {
-        let Some((pid, user)) = worker(&entry.path()) else {
+        let Some(worker) = Enrolled::read(&entry.path()) else {
             continue;
         };
-        if let Some(status) = status(pid) {
+        if let Some(status) = status(worker.pid) {
             listeners.insert(status.parent);
-            found.push(process(pid, user, &status));
+            found.push(process(worker.pid, worker.user.into(), &status));
         }
     }
     for pid in listeners {
@@ -112,18 +113,6 @@ fn process(pid: i32, user: Vec<u8>, status: &Status) -> AgentProcess {
         threads: status.threads,
         cpu_time: cpu_time(&text(&format!("/proc/{pid}/stat"))),
     }
-}
-
-/// A file of the roster: its name is the worker's pid, its text the start time, the uid and the user. `None` if that process has
-/// ended, whoever has its pid now.
-fn worker(path: &Path) -> Option<(i32, Vec<u8>)> {
-    let pid = path.file_name()?.to_str()?.parse().ok()?;
-    let line = fs::read(path).ok()?;
-    let mut words = line.trim_ascii_end().splitn(3, |&byte| byte == b' ');
-    let (start, _uid, user) = (words.next()?, words.next()?, words.next()?);
-    let stat = text(&format!("/proc/{pid}/stat"));
-    // starttime, the 22nd field.
-    (field(&stat, 22).as_bytes() == start).then(|| (pid, user.to_vec()))
 }
 
 /// What we want of /proc/PID/status.

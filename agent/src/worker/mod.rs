@@ -24,9 +24,9 @@ use tokio::{
 };
 
 use crate::{
-    control::{self, ControlError, ControlSocket, LogLevel, Order, ROSTER, Report, Services},
+    control::{self, ControlError, ControlSocket, LogLevel, Order, Report, Services},
     processes::{ProcessRegistry, Wishes},
-    switches,
+    roster, switches,
     sys::{descriptors, identity, memory},
     system::{accounts::Account, generation::Generation},
 };
@@ -145,7 +145,7 @@ impl Worker {
         let served = Served {
             account: Arc::clone(&self.account),
             services: self.services,
-            roster: self.runtime_directory.join(ROSTER),
+            roster: self.runtime_directory.join(roster::FOLDER),
             registry: ProcessRegistry::new(first_number(), Wishes(wish), self.open_files),
             generation: Generation::new(self.runtime_directory, renewal),
         };

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use super::{Event, RETURN_GRACE, Table};
-use crate::listener::{
-    returning::{Former, Rendezvous, Returned, Roster, welcome},
-    worker::Worker,
+use crate::{
+    listener::{
+        returning::{Rendezvous, Returned, welcome},
+        worker::Worker,
+    },
+    roster::{Enrolled, Roster},
 };
 
 impl Table {
@@ -29,7 +32,7 @@ impl Table {
     }
 
     /// Those of one uid.
-    fn await_workers(&mut self, former: Vec<Former>, rendezvous: Rendezvous) {
+    fn await_workers(&mut self, former: Vec<Enrolled>, rendezvous: Rendezvous) {
         let users = former.iter().map(|former| former.user.clone());
         self.expected.extend(users.map(|user| (user, Vec::new())));
         let events = self.events.clone();
