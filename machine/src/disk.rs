@@ -85,10 +85,7 @@ fn grow(path: &Path, size: u64) -> Result<bool, MachineError> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        thread,
-        time::{Duration, Instant},
-    };
+    use std::time::{Duration, Instant};
 
     use nix::{
         fcntl::{FcntlArg, fcntl},
@@ -96,6 +93,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::soon::comes_true;
 
     #[test]
     fn a_disk_has_the_size_that_was_asked_for_and_not_less_than_the_images() {
@@ -175,11 +173,7 @@ mod tests {
         assert!(disk.is_in_use().unwrap());
         drop((file, reading));
         // A process that another test is just forking has it too, until its exec.
-        let end = Instant::now() + Duration::from_secs(10);
-        while disk.is_in_use().unwrap() && Instant::now() < end {
-            thread::sleep(Duration::from_millis(1));
-        }
-        assert!(!disk.is_in_use().unwrap());
+        assert!(comes_true(|| !disk.is_in_use().unwrap()));
     }
 
     /// Its superblock says so: blocks at 4, and the logarithm of their KiB at 24 (Documentation/filesystems/ext4/super.rst).

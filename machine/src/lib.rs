@@ -18,6 +18,8 @@ mod process;
 mod record;
 mod running;
 mod setup;
+#[cfg(test)]
+mod soon;
 
 pub use disk::Disk;
 pub use error::MachineError;

@@ -433,6 +433,7 @@ fn add_arguments(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::soon::comes_true;
 
     #[test]
     fn a_detached_program_has_a_session_of_its_own() {
@@ -443,10 +444,7 @@ mod tests {
             // Field 6 (proc(5)); the name, field 2, has no spaces.
             stat.split(' ').nth(5).unwrap().parse::<u32>().unwrap()
         };
-        let end = Instant::now() + Duration::from_secs(10);
-        while session() != program.id() && Instant::now() < end {
-            thread::sleep(Duration::from_millis(1));
-        }
+        comes_true(|| session() == program.id());
         let session = session();
         program.kill().unwrap();
         program.wait().unwrap();

@@ -244,7 +244,7 @@ impl Record {
         };
         let mut qemu = living(&self.processes(Some(QEMU))?)?;
         if qemu.is_empty() {
-            qemu = self.unrecorded(QEMU_PROGRAM)?;
+            qemu = self.unrecorded(&[QEMU_PROGRAM])?;
         }
         let qemu = qemu.first().ok_or_else(not_running)?;
         kill(Pid::from_raw(qemu.pid), signal).map_err(|_| not_running())
@@ -366,12 +366,13 @@ impl Record {
         }
     }
 
-    /// Those of a program that are not in the record: whoever started them was killed before it could note them, or the
+    /// Those of some programs that are not in the record: whoever started them was killed before it could note them, or the
     /// record is gone. Known by their arguments: both programs are told of a file in the machine's folder.
-    fn unrecorded(&self, program: &str) -> Result<Vec<Process>, MachineError> {
+    fn unrecorded(&self, programs: &[&str]) -> Result<Vec<Process>, MachineError> {
         let folder = format!("{}/", self.folder.display());
         let is_ours = |other: &Program| {
-            other.is(program) && other.arguments.iter().any(|word| word.contains(&folder))
+            programs.iter().any(|program| other.is(program))
+                && other.arguments.iter().any(|word| word.contains(&folder))
         };
         let all = process::all().map_err(cannot_look())?.into_iter();
         let ours = all.filter(is_ours).map(|other| other.process);
@@ -381,9 +382,7 @@ impl Record {
     /// After a success there are none.
     fn end_processes(&self) -> Result<(), MachineError> {
         let mut processes = self.processes(None)?;
-        for program in PROGRAMS {
-            processes.extend(self.unrecorded(program)?);
-        }
+        processes.extend(self.unrecorded(&PROGRAMS)?);
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             for process in living(&processes)? {
                 let _ = kill(Pid::from_raw(process.pid), signal);

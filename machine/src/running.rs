@@ -41,10 +41,10 @@ mod tests {
         fs,
         os::unix::process::{CommandExt, ExitStatusExt},
         process::{Command, Stdio},
-        time::{Duration, Instant},
     };
 
     use super::*;
+    use crate::soon::comes_true;
 
     #[test]
     fn a_machine_is_found_by_its_qemu_wherever_its_record_was_and_ends_by_that() {
@@ -68,13 +68,8 @@ mod tests {
             .unwrap();
         let _stdin = qemu.stdin.take();
         // Its words are in /proc a moment after the exec has let its parent go on.
-        let end = Instant::now() + Duration::from_secs(10);
-        let found = loop {
-            if let Some(found) = find() {
-                break found;
-            }
-            assert!(Instant::now() < end, "it is not found");
-        };
+        assert!(comes_true(|| find().is_some()), "it is not found");
+        let found = find().unwrap();
         fs::remove_dir_all(folder.path().join("elsewhere")).unwrap();
         assert_eq!(find().map(|record| record.path("")), Some(found.path("")));
         found.pause().unwrap();

@@ -1,6 +1,7 @@
 //! Who gets a name, who is forgotten, and what is kept of a machine. No VM is booted.
 
 use super::*;
+use crate::soon::comes_true;
 
 #[test]
 fn of_two_who_want_a_name_one_gets_it_and_the_other_hears_why() {
@@ -80,11 +81,8 @@ fn a_process_that_was_started_and_not_recorded_is_ended_too() {
         .spawn()
         .unwrap();
     // Its words are in /proc a moment after the exec has let its parent go on.
-    let end = Instant::now() + Duration::from_secs(10);
-    let unrecorded = || record.unrecorded(PROGRAMS[1]).unwrap();
-    while unrecorded().is_empty() && Instant::now() < end {
-        thread::sleep(Duration::from_millis(1));
-    }
+    let unrecorded = || record.unrecorded(&PROGRAMS[1..]).unwrap();
+    comes_true(|| !unrecorded().is_empty());
     assert_eq!(unrecorded().len(), 1);
     record.remove().unwrap();
     assert!(!stray.wait().unwrap().success());
