@@ -1,14 +1,12 @@
 //! The command line as a person or a script meets it: what it prints, and its exit codes.
 
-use std::{os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 
 use anyhow::{Context, ensure};
 use guestline_client::Offsets;
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
-use crate::{cases, runner::Outcome, target::Target};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::{cases, eventually::PATIENCE, runner::Outcome, target::Target};
 
 cases![
     exec_passes_everything_through,

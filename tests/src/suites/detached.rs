@@ -1,6 +1,6 @@
 //! Programs that live on without a client: what is kept of them, and for whom.
 
-use std::{ffi::OsString, time::Duration};
+use std::ffi::OsString;
 
 use anyhow::{Context, ensure};
 use guestline_client::{
@@ -8,7 +8,12 @@ use guestline_client::{
 };
 
 use super::refusal;
-use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 cases![
     a_program_outlives_its_client_and_nothing_of_its_output_is_lost: [23],
@@ -20,8 +25,6 @@ cases![
     what_cannot_be_attached_to_is_told_apart,
     an_overlong_ring_is_refused,
 ];
-
-const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Heard {
     stdout: Vec<u8>,
@@ -116,7 +119,7 @@ async fn a_ring_that_overflows_tells_how_much_was_lost(target: &Target) -> Outco
     let line = "head -c 100000 /dev/zero; printf end";
     let started = alice.shell(line).start(Some(1000)).await?;
     let id = started.process_id;
-    eventually("the program ends", DEADLINE, async || {
+    eventually("the program ends", PATIENCE, async || {
         let known = alice.processes().list().await?;
         Ok(known
             .iter()
@@ -194,7 +197,7 @@ async fn a_process_is_listed_with_its_name_state_and_exit(target: &Target) -> Ou
         .processes()
         .signal(started.process_id, 19, SignalTarget::Group)
         .await?;
-    eventually("it is stopped", DEADLINE, async || {
+    eventually("it is stopped", PATIENCE, async || {
         Ok(find().await?.state == ProcessState::Stopped)
     })
     .await?;
@@ -202,7 +205,7 @@ async fn a_process_is_listed_with_its_name_state_and_exit(target: &Target) -> Ou
         .processes()
         .signal(started.process_id, 9, SignalTarget::Group)
         .await?;
-    eventually("it has ended", DEADLINE, async || {
+    eventually("it has ended", PATIENCE, async || {
         let exit = find().await?.exit;
         Ok(exit.is_some_and(|exit| exit.signal == Some(9)))
     })

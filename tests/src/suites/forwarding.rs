@@ -1,6 +1,6 @@
 //! The command line's `forward` and `ports`: the host's side of what the network suite shows.
 
-use std::{os::unix::fs::PermissionsExt, process::Stdio, time::Duration};
+use std::{os::unix::fs::PermissionsExt, process::Stdio};
 
 use anyhow::{Context, ensure};
 use tokio::{
@@ -14,9 +14,7 @@ use super::{
     commands::guestline,
     network::{Peer, closed_port},
 };
-use crate::{cases, runner::Outcome, target::Target};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::{cases, eventually::PATIENCE, runner::Outcome, target::Target};
 
 cases![
     forward_listens_by_tcp_and_unix_and_ends_on_an_interrupt,

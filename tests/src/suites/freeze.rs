@@ -6,7 +6,12 @@ use anyhow::{Context, ensure};
 use guestline_client::{Child, ErrorReason, Vm};
 
 use super::{expect_errno, refusal, shell};
-use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 cases![
     writers_wait_until_the_thaw_and_readers_do_not,
@@ -18,9 +23,6 @@ cases![
 
 /// Longer than a case may take.
 const LONG: Option<Duration> = Some(Duration::from_secs(300));
-
-/// The longest that something may take under emulation.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program that is held by the frozen disk.
 async fn held_writer(vm: &Vm) -> anyhow::Result<Child> {

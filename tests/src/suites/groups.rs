@@ -6,7 +6,12 @@ use anyhow::{Context, ensure};
 use guestline_client::{Child, Event, SignalTarget, Vm};
 
 use super::shell;
-use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 cases![
     daemons_die_with_a_run_that_is_cancelled: [16],
@@ -18,8 +23,6 @@ cases![
     a_group_goes_with_the_last_of_it: [22],
     processor_time_is_limited,
 ];
-
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What prints its own cgroup and leaves a daemon behind: its own session, its parent gone. The shell stays, where some would
 /// become their last command.
@@ -40,7 +43,7 @@ async fn members(vm: &Vm, group: &str) -> anyhow::Result<usize> {
 }
 
 async fn all_gone(vm: &Vm, group: &str) -> Outcome {
-    eventually("the group is empty", DEADLINE, || async {
+    eventually("the group is empty", PATIENCE, || async {
         Ok(members(vm, group).await? == 0)
     })
     .await
@@ -54,7 +57,7 @@ async fn with_a_daemon(alice: &Vm, root: &Vm) -> anyhow::Result<(Child, String)>
         anyhow::bail!("it says its group first");
     };
     let group = group_of(std::str::from_utf8(&said)?)?;
-    eventually("the daemon is there", DEADLINE, || async {
+    eventually("the daemon is there", PATIENCE, || async {
         let line = format!(
             "for pid in $(cat /sys/fs/cgroup/guestline/{group}/cgroup.procs); do cat /proc/$pid/comm; done"
         );
@@ -157,7 +160,7 @@ async fn groups_go_with_their_programs(target: &Target) -> Outcome {
         ensure!(child.wait().await?.signal == Some(9));
     }
     let root = target.user("root");
-    let gone = eventually("the groups are gone", DEADLINE, || async {
+    let gone = eventually("the groups are gone", PATIENCE, || async {
         Ok(shell(&root, GROUPS_OF_ALICE).await? == (true, String::new()))
     })
     .await;
@@ -179,7 +182,7 @@ async fn a_group_goes_with_the_last_of_it(target: &Target) -> Outcome {
     };
     ensure!(is_there().await?, "it went before the last of it");
     ensure!(shell(&alice, "echo > last; rm last").await?.0);
-    eventually("the group is gone", DEADLINE, async || {
+    eventually("the group is gone", PATIENCE, async || {
         Ok(!is_there().await?)
     })
     .await

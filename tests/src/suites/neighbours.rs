@@ -13,7 +13,12 @@ use super::{
     proc::worker_of,
     put, shell,
 };
-use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 cases![
     what_a_user_stops_kills_and_traces_is_its_own: [11],
@@ -27,9 +32,6 @@ const QUEUED: u64 = 1000;
 const FLOOD: Duration = Duration::from_secs(5);
 
 const NEIGHBOUR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/neighbour"));
-
-/// Longer than anything takes that a neighbour does not hinder.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program, put there for this user. The words are those of guest/neighbour.rs.
 async fn command(vm: &Vm, words: &[&str]) -> anyhow::Result<Command> {

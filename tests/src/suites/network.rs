@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{expect_errno, faults::kill_worker, pattern, refusal, shell};
-use crate::{cases, runner::Outcome, target::Target};
+use crate::{cases, eventually::PATIENCE, runner::Outcome, target::Target};
 
 const ENOENT: i32 = 2;
 const EACCES: i32 = 13;
@@ -20,9 +20,6 @@ const ENAMETOOLONG: i32 = 36;
 const ECONNREFUSED: i32 = 111;
 
 const PEER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/peer"));
-
-/// Longer than anything here takes; a peer that says nothing for so long says nothing.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 cases![
     bytes_go_both_ways_and_each_way_ends_by_itself,

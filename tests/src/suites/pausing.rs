@@ -7,14 +7,12 @@ use guestline_client::Event;
 use guestline_machine::Record;
 use tokio::time::timeout;
 
-use crate::{cases, runner::Outcome, target::Target};
+use crate::{cases, eventually::PATIENCE, runner::Outcome, target::Target};
 
 cases![calls_of_before_a_pause_go_on_after_it_and_the_clock_is_right: [33]];
 
 /// How long the machine stands still: less than a client waits for the answer to a ping.
 const PAUSE: Duration = Duration::from_secs(3);
-
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The record of the machine that answers there.
 fn record_of(target: &Target) -> anyhow::Result<Record> {
@@ -44,13 +42,13 @@ async fn calls_of_before_a_pause_go_on_after_it_and_the_clock_is_right(target: &
     tokio::time::sleep(PAUSE.saturating_sub(since.elapsed()?)).await;
     machine.resume()?;
 
-    let event = timeout(DEADLINE, echo.event()).await;
+    let event = timeout(PATIENCE, echo.event()).await;
     let event = event.context("the program's output")??;
     ensure!(event == Event::Stdout("meanwhile ".into()), "{event:?}");
     echo.input().close().await;
-    let status = timeout(DEADLINE, echo.wait()).await.context("its end")??;
+    let status = timeout(PATIENCE, echo.wait()).await.context("its end")??;
     ensure!(status.success(), "{status:?}");
-    let late = timeout(DEADLINE, late).await;
+    let late = timeout(PATIENCE, late).await;
     let late = late.context("the call of meanwhile")??;
     ensure!(late?.starts_with(b"root:"), "the call of meanwhile");
 

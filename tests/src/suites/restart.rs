@@ -1,21 +1,22 @@
 //! A listener that is killed and started again by the guest's init: what runs goes on, and can be found.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use guestline_client::{AttachEvent, Attached, Event, Offsets, Process};
 
 use tokio::{io::AsyncReadExt, time::timeout};
 
 use super::{commands::guestline, faults::kill_worker, shell};
-use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 cases![
     what_runs_outlives_the_listener_and_is_found_again: [32],
     who_was_killed_with_the_listener_goes_on_where_it_had_come_to: [23, 32],
 ];
-
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The listener's pid, by root: of the agent's processes the one that is neither a worker nor an usher. Nor is it one that is
 /// ending, and has no words any more, or a child of the agent's that is still to execute what it will be.
@@ -46,7 +47,7 @@ pub(super) async fn kill_listener(target: &Target) -> anyhow::Result<()> {
         .with_context(|| format!("{before:?}"))?;
     let (killed, _) = shell(&target.user("root"), &format!("kill -9 {pid}")).await?;
     ensure!(killed, "the listener {pid} was not killed");
-    eventually("there is a new listener", DEADLINE, || async {
+    eventually("there is a new listener", PATIENCE, || async {
         // Until then there is nobody to connect to.
         let found = shell(&target.user("root"), FIND_LISTENER).await;
         Ok(found.is_ok_and(|(_, now)| now != before && !now.trim().is_empty()))
@@ -135,7 +136,7 @@ async fn who_was_killed_with_the_listener_goes_on_where_it_had_come_to(target: &
     let mut printed = client.stdout.take().context("piped")?;
     let mut heard = Vec::new();
     while !heard.windows(5).any(|window| window == b"\n100\n") {
-        let read = timeout(DEADLINE, printed.read_buf(&mut heard)).await;
+        let read = timeout(PATIENCE, printed.read_buf(&mut heard)).await;
         ensure!(read.context("silence")?? > 0, "the client ended");
     }
     client.kill().await?;
@@ -211,7 +212,7 @@ pub async fn nobody_else_gets_near_where_a_worker_comes_back(target: &Target) ->
         times.trim().parse::<u32>().context(times)
     };
     let returned = async |before: u32| {
-        eventually("bob's worker is back", DEADLINE, async || {
+        eventually("bob's worker is back", PATIENCE, async || {
             Ok(returns().await? > before)
         })
         .await

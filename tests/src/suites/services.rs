@@ -8,7 +8,7 @@ use guestline_client::{
 };
 
 use super::{refusal, shell};
-use crate::{cases, runner::Outcome, target::Target};
+use crate::{cases, eventually::PATIENCE, runner::Outcome, target::Target};
 
 cases![
     a_service_is_created_started_and_seen,
@@ -20,9 +20,6 @@ cases![
 ];
 
 const UNITS: &str = "/etc/systemd/system";
-
-/// The longest that systemd may take for something under emulation.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn talker(name: &str) -> CreateService {
     CreateService {

@@ -10,7 +10,12 @@ use super::{
     restart::{kill_listener, rest},
     shell,
 };
-use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 cases![
     a_program_in_a_login_session_has_what_a_login_has,
@@ -24,9 +29,6 @@ cases![
     a_login_session_outlives_client_and_listener: [32],
     sessions_begin_at_a_bounded_rate_and_each_user_has_its_own,
 ];
-
-/// The longest that systemd may take for something under emulation.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the agent says of one that did not open in its 30 s.
 const TOO_LATE: &str = "opened no login session in time";

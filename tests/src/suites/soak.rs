@@ -12,13 +12,10 @@ use anyhow::{Context, bail, ensure};
 use guestline_client::{AttachEvent, Error, Offsets, PushOptions, SignalTarget, Vm, WriteOptions};
 
 use super::{invariants::Before, pattern, put, restart::FIND_LISTENER, shell};
-use crate::target::Target;
+use crate::{eventually::PATIENCE, target::Target};
 
 /// How long all act before they pause and the invariants are looked at.
 const ROUND: Duration = Duration::from_secs(8);
-
-/// The longest that one act may take, on a machine that does many.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Of each user at once.
 const ACTORS: u64 = 3;

@@ -1,17 +1,22 @@
 //! A user who takes all there is of something: for machines, since it is the host's own otherwise. The agent answers, others
 //! go on at a measured share of their speed, and all of it is there again afterwards.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use guestline_client::{Error, Vm};
-use tokio::time::timeout;
+use guestline_client::Vm;
 
 use super::{
-    neighbours::{Neighbour, PATIENCE, work},
+    flood::{answered, are_answered_within},
+    neighbours::{Neighbour, work},
     shell,
 };
-use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 cases![
     the_agent_answers_a_guest_without_free_memory: [31],
@@ -41,26 +46,8 @@ async fn answers(target: &Target) -> Outcome {
         old.push(of_old);
         new.push(of_new);
     }
-    for mut took in [old, new] {
-        took.sort();
-        ensure!(took[took.len() / 2] < ANSWER, "the calls took {took:?}");
-    }
-    Ok(())
-}
-
-/// Within what time. The client gives a connection up after 5 s: one that takes longer is tried again, and all of it counts.
-async fn answered(vm: &Vm) -> anyhow::Result<Duration> {
-    let start = Instant::now();
-    let answer = async {
-        loop {
-            match vm.files().stat("/").await {
-                Err(Error::Connect { .. }) => {}
-                answer => break answer,
-            }
-        }
-    };
-    timeout(PATIENCE, answer).await.context("no answer")??;
-    Ok(start.elapsed())
+    are_answered_within(ANSWER, old)?;
+    are_answered_within(ANSWER, new)
 }
 
 /// Runs an attack of alice's and looks at what bob still has.

@@ -17,7 +17,12 @@ use super::{
     restart::{COUNT_WORKERS, rest},
     shell,
 };
-use crate::{cases, eventually::eventually, runner::Outcome, target::Target};
+use crate::{
+    cases,
+    eventually::{PATIENCE, eventually},
+    runner::Outcome,
+    target::Target,
+};
 
 cases![
     a_write_is_whole_wherever_its_worker_dies: [9],
@@ -28,8 +33,6 @@ cases![
     a_client_that_is_killed_at_any_time_leaves_nothing: [9, 18],
     a_program_is_forgotten_in_time_and_said_to_be_nobody: [23],
 ];
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// To a listener that may be gone. A worker starts in less on any machine.
 const CONNECT: Duration = Duration::from_secs(10);
