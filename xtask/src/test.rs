@@ -62,8 +62,9 @@ pub(crate) fn test() -> anyhow::Result<()> {
     let mut failed = Vec::new();
     let mut note = |name: &str, result: anyhow::Result<()>| {
         if let Err(error) = result {
-            eprintln!("{name}: {error:#}");
-            failed.push(name.to_owned());
+            let told = format!("{name}: {error:#}");
+            eprintln!("{told}");
+            failed.push(told);
         }
     };
     note(
@@ -169,8 +170,29 @@ pub(crate) fn test() -> anyhow::Result<()> {
         "promises",
         check(Command::new(&suites).arg("promises").arg(&printed)),
     );
-    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    ensure!(
+        failed.is_empty(),
+        "what failed:\n{}{}",
+        failed_cases(&printed)?,
+        failed.join("\n")
+    );
     Ok(())
+}
+
+/// The cases that failed and why, as the suites printed it, once more where a long run ends.
+fn failed_cases(printed: &Path) -> anyhow::Result<String> {
+    let mut told = String::new();
+    for file in fs::read_dir(printed)? {
+        let lines = fs::read_to_string(file?.path())?;
+        let mut within = false;
+        for line in lines.lines() {
+            within = line.ends_with(" ... FAILED") || within && line.starts_with("    ");
+            if within {
+                told.push_str(&format!("{line:.2000}\n"));
+            }
+        }
+    }
+    Ok(told)
 }
 
 type Built = anyhow::Result<PathBuf>;

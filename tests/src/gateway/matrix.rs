@@ -122,7 +122,8 @@ async fn no_route_answers_without_a_live_credential(world: &mut World) -> Outcom
         Ok(expired.get("/auth/v1/whoami").await?.status == StatusCode::UNAUTHORIZED)
     })
     .await?;
-    let never_made = format!("{}0", &live.secret()[..live.secret().len() - 1]);
+    let (all_but_the_last, last) = live.secret().split_at(live.secret().len() - 1);
+    let never_made = format!("{all_but_the_last}{}", if last == "0" { "1" } else { "0" });
     let callers = [
         gateway.caller("")?,
         gateway.caller(&never_made)?,
