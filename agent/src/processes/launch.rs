@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CString,
-    fs::File,
+    fs::{self, File},
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -101,6 +101,9 @@ pub(super) fn launch(
     let pid = patiently(|| {
         spawn(&program, child, spec.terminal.is_some(), |pid| {
             group = confined(pid, spec.limits, surroundings.wishes.as_ref())?;
+            if account.uid == 0 {
+                leave_to_oom_killer(pid);
+            }
             switches::point("run: confined");
             Ok(())
         })
@@ -156,6 +159,11 @@ fn confined(pid: Pid, limits: Limits, wishes: Option<&Wishes>) -> Result<Option<
         Err(Unconfined::Unavailable) => Err(Errno::EOPNOTSUPP),
         Err(Unconfined::Refused(errno)) => Err(errno),
     }
+}
+
+/// Root's worker is kept from the OOM killer (proc_pid_oom_score_adj(5)), and a child inherits that.
+fn leave_to_oom_killer(pid: Pid) {
+    let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
 }
 
 /// Tries again while the program is busy.

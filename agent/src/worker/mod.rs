@@ -112,8 +112,12 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn become_user(account: &Account) -> Result<(), identity::BecomeError> {
-    // The listener is kept from the OOM killer; a user's programs must not inherit that. Needs root, or is not needed.
-    let _ = fs::write("/proc/self/oom_score_adj", "0");
+    // The listener is kept from the OOM killer; a user's programs must not inherit that, nor may who has the worker in hand eat
+    // all memory under it. Root's worker keeps it, so that whoever looks after a guest without memory is not who dies of that;
+    // its programs lose it one by one. Needs root, or is not needed.
+    if account.uid != 0 {
+        let _ = fs::write("/proc/self/oom_score_adj", "0");
+    }
     identity::become_user(&account.identity())
 }
 

@@ -1,9 +1,10 @@
 //! What needs more than busybox in the guest: systemd, sudo, quotas and perl.
 
 use anyhow::ensure;
-use guestline_client::{ErrorReason, WriteOptions};
+use guestline_client::{ErrorReason, Vm, WriteOptions};
 
 use super::{
+    isolation::listener_of,
     pattern, put, refusal,
     restart::{
         an_impostor_is_not_taken_for_a_worker, nobody_else_gets_near_where_a_worker_comes_back,
@@ -19,6 +20,7 @@ use crate::{
 
 cases![
     the_agent_is_a_unit_that_came_up,
+    the_oom_killer_spares_the_agent_and_roots_worker_alone: [31],
     an_impostor_is_not_taken_for_a_worker,
     nobody_else_gets_near_where_a_worker_comes_back,
     sudo_works_for_whom_it_is_allowed: [13],
@@ -38,6 +40,31 @@ async fn the_agent_is_a_unit_that_came_up(target: &Target) -> Outcome {
     let (active, state) =
         shell(&target.user("root"), "systemctl is-active guestline-agent").await?;
     ensure!(active, "the unit is {state}");
+    Ok(())
+}
+
+async fn the_oom_killer_spares_the_agent_and_roots_worker_alone(target: &Target) -> Outcome {
+    let root = target.user("root");
+    let of = async |vm: &Vm, pid: &str| -> anyhow::Result<String> {
+        let path = format!("/proc/{pid}/oom_score_adj");
+        Ok(String::from_utf8(vm.files().read(path).await?)?)
+    };
+    let listener = listener_of(&root).await?;
+    for (whose, adjustment) in [
+        ("the listener", of(&root, &listener).await?),
+        ("root's worker", of(&root, "self").await?),
+    ] {
+        ensure!(adjustment == "-900\n", "{whose} has {adjustment:?}");
+    }
+    let alice = target.user("alice");
+    ensure!(
+        of(&alice, "self").await? == "0\n",
+        "alice's worker has another"
+    );
+    for vm in [&root, &alice] {
+        let (_, adjustment) = shell(vm, "cat /proc/self/oom_score_adj").await?;
+        ensure!(adjustment == "0\n", "a program has {adjustment:?}");
+    }
     Ok(())
 }
 
