@@ -122,6 +122,8 @@ async fn who_cannot_be_attached_to_is_told_apart() {
     let id = begin_detached(&registry, line("true")).await;
     let error = registry.attach(id, Some(1), None).unwrap_err();
     assert!(matches!(error, AttachError::BeyondEnd(_)), "{error:?}");
+    drop(attended);
+    all_gone(&registry).await;
 }
 
 #[tokio::test]
