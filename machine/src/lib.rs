@@ -1,4 +1,4 @@
-//! VM images with the agent baked in, and QEMU machines that run them.
+//! VM images, and QEMU machines that run them: agent and users are put in at each start.
 //!
 //! ```text
 //! Setup ── what is missing is fetched ──► Image (minimal, debian) ──► Machine::start ──► endpoint
