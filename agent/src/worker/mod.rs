@@ -42,7 +42,9 @@ const WISH_QUEUE: usize = 1024;
 
 /// Runs a worker from its first instruction to its end.
 pub(crate) fn main() -> ExitCode {
-    if !switches::is_off("descriptor hygiene") && descriptors::close_from(3).is_err() {
+    // One that is not executed has use for what the listener's runtime left it.
+    let keeps = switches::is_off("descriptor hygiene") || switches::is_off("execution");
+    if !keeps && descriptors::close_from(3).is_err() {
         return ExitCode::FAILURE;
     }
     memory::keep_little();

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use super::{Orchestrator, World, revoking, sleeping::registration};
+use super::{Orchestrator, World, revoking, sleeping::registration, unlike};
 use crate::{
     eventually::{PATIENCE, eventually},
     gateway_cases,
@@ -62,6 +62,13 @@ async fn a_database_that_goes_away_is_a_clear_error_and_may_come_back(
     postgres.crash()?;
     let answer = alice.exec(&vm, "true").await?;
     ensure!(answer.failure() == (503, "DATABASE_ERROR"), "{answer:?}");
+    // What was never one of ours is refused without a look into the database.
+    let typo = gateway.caller(&unlike(token.secret()))?;
+    let answer = typo.user("alice").exec(&vm, "true").await?;
+    ensure!(
+        answer.failure() == (401, "UNAUTHORIZED_ERROR"),
+        "{answer:?}"
+    );
     ensure!(alice.get("/ready").await?.status == StatusCode::SERVICE_UNAVAILABLE);
     ensure!(alice.get("/health").await?.status == StatusCode::OK);
     postgres.restart()?;

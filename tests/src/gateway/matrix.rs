@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Answer, Caller, Gateway, Orchestrator, World, sleeping::registration, text};
+use super::{Answer, Caller, Gateway, Orchestrator, World, sleeping::registration, text, unlike};
 use crate::{
     eventually::{PATIENCE, eventually},
     gateway_cases,
@@ -122,11 +122,9 @@ async fn no_route_answers_without_a_live_credential(world: &mut World) -> Outcom
         Ok(expired.get("/auth/v1/whoami").await?.status == StatusCode::UNAUTHORIZED)
     })
     .await?;
-    let (all_but_the_last, last) = live.secret().split_at(live.secret().len() - 1);
-    let never_made = format!("{all_but_the_last}{}", if last == "0" { "1" } else { "0" });
     let callers = [
         gateway.caller("")?,
-        gateway.caller(&never_made)?,
+        gateway.caller(&unlike(live.secret()))?,
         revoked,
         orphaned,
         expired,

@@ -21,7 +21,7 @@ mod terminals;
 
 use std::{future::Future, path::PathBuf, pin::Pin, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::{postgres::Postgres, runner::Outcome, runner::Tally, target::Target};
@@ -141,6 +141,19 @@ impl World {
         &self.setting.program
     }
 
+    /// Runs a command that asks the database itself, and gives what it prints.
+    pub async fn command(&self, gateway: &Gateway, words: &[&str]) -> anyhow::Result<String> {
+        let mut command = tokio::process::Command::new(self.program());
+        command.args(words).arg("--data-dir").arg(gateway.folder());
+        if let Some(url) = &self.setting.database {
+            command.env("GUESTLINE_GATEWAY_DATABASE", url);
+        }
+        let output = command.output().await?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{words:?}: {errors}");
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
     /// All that is in the database, as text, where that is PostgreSQL; SQLite's file is in the data folder.
     pub fn dump(&self) -> anyhow::Result<Option<String>> {
         self.postgres
@@ -248,6 +261,12 @@ pub fn text<'a>(value: &'a Value, name: &str) -> anyhow::Result<&'a str> {
     value[name]
         .as_str()
         .with_context(|| format!("no {name} in {value}"))
+}
+
+/// A secret that differs from this one in its checksum: none of anybody's.
+pub fn unlike(secret: &str) -> String {
+    let (all_but_the_last, last) = secret.split_at(secret.len() - 1);
+    format!("{all_but_the_last}{}", if last == "0" { "1" } else { "0" })
 }
 
 /// One path segment.

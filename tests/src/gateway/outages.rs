@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::World;
+use super::{World, text};
 use crate::{
     eventually::{PATIENCE, eventually},
     gateway_cases,
@@ -16,6 +16,8 @@ gateway_cases![
     a_restarted_gateway_knows_what_it_knew,
     it_serves_https_with_a_certificate,
     who_asks_too_often_is_told_to_slow_down,
+    admin_keys_are_made_and_revoked_beside_a_running_gateway,
+    whom_a_proxy_names_is_believed_only_behind_one,
 ];
 
 async fn what_is_under_way_may_finish_after_sigterm(world: &mut World) -> Outcome {
@@ -121,6 +123,74 @@ async fn it_serves_https_with_a_certificate(world: &mut World) -> Outcome {
             .is_err(),
         "plain HTTP"
     );
+    Ok(())
+}
+
+/// For who has the database and lost the key, or changes it from time to time.
+async fn admin_keys_are_made_and_revoked_beside_a_running_gateway(world: &mut World) -> Outcome {
+    let gateway = world.gateway().await?;
+    let first = gateway.admin()?;
+    let old = world.command(&gateway, &["key", "list"]).await?;
+    let secret = world.command(&gateway, &["key", "create"]).await?;
+    let second = gateway.caller(&secret)?;
+    second.get("/v1/vms").await?.ok()?;
+    let both = world.command(&gateway, &["key", "list"]).await?;
+    ensure!(
+        both.lines().count() == 2 && both.lines().any(|id| id == old),
+        "{both}, and {old} before"
+    );
+    ensure!(!both.contains(&secret), "the secret is shown again");
+    world.command(&gateway, &["key", "revoke", &old]).await?;
+    let refused = first.get("/v1/vms").await?;
+    ensure!(
+        refused.failure() == (401, "UNAUTHORIZED_ERROR"),
+        "{refused:?}"
+    );
+    second.get("/v1/vms").await?.ok()?;
+    let again = world.command(&gateway, &["key", "revoke", &old]).await;
+    ensure!(
+        format!("{again:?}").contains(&format!("there is no admin key {old}")),
+        "{again:?}"
+    );
+    Ok(())
+}
+
+/// A client could write into the header what it likes: only a proxy's word counts, and its last one.
+async fn whom_a_proxy_names_is_believed_only_behind_one(world: &mut World) -> Outcome {
+    let first = world.gateway().await?;
+    let (vm, token) = world.granted(&first, Value::Null).await?;
+    let (folder, key) = (first.folder().to_owned(), first.admin()?);
+    first.crash().await?;
+    let mut expected = Vec::new();
+    for (arguments, peer) in [
+        (&[][..], "127.0.0.1"),
+        (&["--behind-proxy"][..], "198.51.100.7"),
+    ] {
+        let gateway = world.gateway_in(&folder, arguments).await?;
+        let answer = reqwest::Client::new()
+            .post(format!("{}/v1/vms/{vm}/exec-await", gateway.url()))
+            .bearer_auth(token.secret())
+            .header("x-forwarded-for", "203.0.113.9, 198.51.100.7")
+            .json(&json!({"command": "true", "terminal": null}))
+            .send()
+            .await?;
+        ensure!(answer.status() == StatusCode::OK, "{}", answer.status());
+        expected.extend([peer, peer]);
+        let admin = gateway.caller(key.secret())?;
+        let mut peers = Vec::new();
+        let logged = eventually("start and end are in the log", PATIENCE, async || {
+            let events = admin.get(&format!("/v1/audit?vm={vm}")).await?.ok()?;
+            let events = events["events"].as_array().context("no events")?;
+            let texts = events.iter().map(|event| Ok(text(event, "peer")?.into()));
+            peers = texts.collect::<anyhow::Result<Vec<String>>>()?;
+            Ok(peers.len() == expected.len())
+        });
+        logged.await?;
+        // The newest first.
+        peers.reverse();
+        ensure!(peers == expected, "{peers:?}");
+        gateway.crash().await?;
+    }
     Ok(())
 }
 

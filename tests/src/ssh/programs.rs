@@ -214,23 +214,29 @@ async fn stdin_ends_and_output_goes_on(world: &mut World) -> Outcome {
 
 async fn a_gibibyte_goes_each_way_across_new_keys(world: &mut World) -> Outcome {
     let scene = Scene::new(world, Value::Null).await?;
-    // The client wants new keys after 256 MiB, the gateway after 1 GiB.
-    let ssh = format!(
-        "ssh -F {}/config -o RekeyLimit=256M {}@gateway",
-        scene.clients.folder().display(),
-        scene.name("alice"),
-    );
+    // New keys are wanted by the client, and by the gateway, after 1 GiB (`REKEY_BYTES`).
+    let folder = scene.clients.folder().display();
+    let ssh = |log: &str, limit: &str| {
+        let name = scene.name("alice");
+        format!("ssh -v -E {folder}/{log} -F {folder}/config -o RekeyLimit={limit} {name}@gateway")
+    };
     let source = "yes guestline | head -c 1100000000";
     let lines = [
         format!("{source} | sha256sum"),
-        format!("{source} | {ssh} sha256sum"),
-        format!("{ssh} '{source}' | sha256sum"),
+        format!("{source} | {} sha256sum", ssh("up", "256M")),
+        format!("{} '{source}' | sha256sum", ssh("down", "4G")),
     ];
     let mut sums = Vec::new();
     for line in lines {
         sums.push(sha256(&line).await?);
     }
     ensure!(sums[0] == sums[1] && sums[0] == sums[2], "{sums:?}");
+    // The first are those that the connection began with.
+    for (log, least) in [("up", 4), ("down", 2)] {
+        let log = std::fs::read_to_string(scene.clients.folder().join(log))?;
+        let keys = log.matches("SSH2_MSG_KEXINIT received").count();
+        ensure!(keys >= least, "{keys} times new keys: {log}");
+    }
     Ok(())
 }
 

@@ -197,5 +197,28 @@ async fn a_user_without_watches_left_leaves_others_theirs(target: &Target) -> Ou
     bob.files().write("watched", "x").await?;
     let seen = timeout(PATIENCE, watch.next()).await??;
     ensure!(seen.is_some(), "bob's watch ended");
-    attack.end().await.map(drop)
+    let refused = async {
+        let mut watch = alice.files().watch(".", false).await?;
+        watch.next().await
+    };
+    let refused = timeout(PATIENCE, refused).await.context("alice's watch")?;
+    let error = super::refusal("a watch without instances", refused)?;
+    // EMFILE of inotify_init1(2), ENOSPC of inotify_add_watch(2).
+    ensure!(
+        matches!(error.errno(), Some(24 | 28)),
+        "alice's watch: {error:?}"
+    );
+    let said = attack.end().await?;
+    let taken = said
+        .strip_prefix("watches ")
+        .and_then(|said| said.split_once(" of "));
+    let (watches, instances): (u64, u64) = match taken {
+        Some((watches, instances)) => (watches.parse()?, instances.parse()?),
+        None => bail!("it said {said:?}"),
+    };
+    ensure!(
+        instances > 10 && watches > 50,
+        "{said}: too few, it shows nothing"
+    );
+    Ok(())
 }

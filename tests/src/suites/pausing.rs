@@ -26,10 +26,9 @@ fn record_of(target: &Target) -> anyhow::Result<Record> {
 async fn calls_of_before_a_pause_go_on_after_it_and_the_clock_is_right(target: &Target) -> Outcome {
     let machine = record_of(target)?;
     let (root, alice) = (target.user("root"), target.user("alice"));
-    root.system()
-        .set_time(SystemTime::now())
-        .await
-        .context("set_time")?;
+    // As in a snapshot of before: a processor that only stands still has a clock that goes on.
+    let earlier = SystemTime::now() - Duration::from_secs(3600);
+    root.system().set_time(earlier).await.context("set_time")?;
     let mut echo = alice.command("cat").stdin(true).spawn().await?;
     echo.input().write("before ").await;
     ensure!(echo.event().await? == Event::Stdout("before ".into()));

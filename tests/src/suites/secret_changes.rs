@@ -61,7 +61,11 @@ async fn a_new_secret_counts_from_the_next_hello(target: &Target) -> Outcome {
 /// As docs/operations.md has it: the new secret is written through the agent, then the guest is told.
 async fn a_clone_has_its_own_secret_before_it_is_ready(target: &Target) -> Outcome {
     let (twins, own) = (Secret::random()?, Secret::random()?);
-    let target = guarded(target, &twins).await?;
+    // Two guests from one snapshot.
+    let (twin, target) = (
+        guarded(target, &twins).await?,
+        guarded(target, &twins).await?,
+    );
     let file = target.secret_file().context("guarded")?;
     let root = target.user("root");
     let options = WriteOptions::replace().permissions(0o600);
@@ -71,6 +75,8 @@ async fn a_clone_has_its_own_secret_before_it_is_ready(target: &Target) -> Outco
     // Before Resumed is said, let alone answered.
     ensure!(!is_let_in(&target, &twins).await?, "the twin's is taken");
     ensure!(is_let_in(&target, &own).await?, "its own is refused");
+    // Whoever may reach one of them may not reach the other.
+    ensure!(!is_let_in(&twin, &own).await? && is_let_in(&twin, &twins).await?);
     Ok(())
 }
 

@@ -103,13 +103,22 @@ async fn the_agent_answers_a_guest_without_free_processes(target: &Target) -> Ou
 }
 
 async fn files_that_are_open_by_the_thousand_are_their_users(target: &Target) -> Outcome {
-    under(target, &["descriptors"], async || answers(target).await)
-        .await
-        .map(drop)
+    let said = under(target, &["descriptors"], async || answers(target).await).await?;
+    let opened: u64 = said.strip_prefix("opened ").context("opened")?.parse()?;
+    ensure!(
+        opened > 100_000,
+        "only {opened} were opened: it shows nothing"
+    );
+    Ok(())
 }
 
 async fn terminals_may_all_be_taken_and_programs_run(target: &Target) -> Outcome {
-    under(target, &["terminals"], async || answers(target).await).await?;
+    let said = under(target, &["terminals"], async || answers(target).await).await?;
+    let taken: u64 = said
+        .strip_prefix("terminals ")
+        .context("terminals")?
+        .parse()?;
+    ensure!(taken > 1000, "only {taken} were taken: it shows nothing");
     let bob = target.user("bob");
     let mut command = bob.command("true");
     let output = command.terminal("dumb", 80, 24).output().await?;
