@@ -14,7 +14,7 @@ cases![
 ];
 
 /// Adds lines to /etc/passwd for as long as `work` takes.
-async fn with_accounts(
+pub(super) async fn with_accounts(
     target: &Target,
     lines: &[&str],
     work: impl AsyncFnOnce() -> Outcome,

@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
-use guestline_client::{ClockStep, CreateGroup, CreateUser, ErrorReason};
+use guestline_client::{ClockStep, CreateGroup, CreateUser, Error, ErrorReason, RefusalReason, Vm};
 
-use super::{expect_errno, isolation::listener_of, refusal, shell};
+use super::{accounts::with_accounts, expect_errno, isolation::listener_of, refusal, shell};
 use crate::{
     cases,
     eventually::{PATIENCE, eventually},
@@ -16,7 +16,8 @@ use crate::{
 cases![
     the_listener_stays_shut_with_suid_dumpable: [2],
     a_user_is_created_and_used_at_once,
-    a_user_who_joins_a_group_has_it_on_the_next_connection: [10],
+    a_user_who_joins_or_leaves_a_group_has_it_so_on_the_next_connection: [10],
+    an_account_with_another_uid_or_none_is_that_on_the_next_connection: [10],
     the_clock_is_set_and_the_step_told,
     the_random_pool_takes_fresh_bytes,
     a_guest_without_a_disk_has_nothing_to_freeze,
@@ -81,21 +82,68 @@ async fn a_user_is_created_and_used_at_once(target: &Target) -> Outcome {
     Ok(())
 }
 
-async fn a_user_who_joins_a_group_has_it_on_the_next_connection(target: &Target) -> Outcome {
+async fn a_user_who_joins_or_leaves_a_group_has_it_so_on_the_next_connection(
+    target: &Target,
+) -> Outcome {
     let root = target.user("root");
     // One handle, so that its old connection is told to go, and reconnects by itself.
     let bob = target.user("bob");
     let (_, before) = shell(&bob, "id -G").await?;
-    let (joined, _) = shell(
-        &root,
-        "grep -q ^dock: /etc/group || echo dock:x:1777:bob >> /etc/group",
-    )
-    .await?;
-    ensure!(joined && !before.contains("1777"), "{before}");
-    eventually("bob is in the group", PATIENCE, || async {
-        Ok(shell(&bob, "id -G")
+    ensure!(!before.contains("1777"), "{before}");
+    for (change, is_member) in [
+        ("echo dock:x:1777:bob >> /etc/group", true),
+        ("sed -i /^dock:/d /etc/group", false),
+    ] {
+        ensure!(shell(&root, change).await?.0, "{change}");
+        let is_it = async |vm: &Vm| {
+            let (_, groups) = shell(vm, "id -G").await?;
+            anyhow::Ok(groups.contains("1777") == is_member)
+        };
+        ensure!(
+            is_it(&target.user("bob")).await?,
+            "the next connection is as before: {change}"
+        );
+        // A call over the old one may end with it.
+        eventually("the old connection is told to go", PATIENCE, || async {
+            Ok(is_it(&bob).await.unwrap_or(false))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn an_account_with_another_uid_or_none_is_that_on_the_next_connection(
+    target: &Target,
+) -> Outcome {
+    let uid_of = async |vm: &Vm| anyhow::Ok(shell(vm, "id -u").await?.1.trim().to_owned());
+    // One handle, whose old connection is told to go each time.
+    let old = target.user("mover");
+    for uid in ["1910", "1911"] {
+        let line = format!("mover:x:{uid}:{uid}::/:/bin/sh");
+        with_accounts(target, &[&line], async || {
+            ensure!(uid_of(&target.user("mover")).await? == uid);
+            eventually("the old connection is told to go", PATIENCE, async || {
+                Ok(uid_of(&old).await.is_ok_and(|now| now == uid))
+            })
             .await
-            .is_ok_and(|(_, groups)| groups.contains("1777")))
+        })
+        .await?;
+    }
+    let is_refused = async |vm: &Vm| {
+        matches!(
+            vm.files().stat("/").await,
+            Err(Error::Refused {
+                reason: Some(RefusalReason::UserNotFound),
+                ..
+            })
+        )
+    };
+    ensure!(
+        is_refused(&target.user("mover")).await,
+        "the next connection is one of nobody's"
+    );
+    eventually("the old connection is told to go", PATIENCE, async || {
+        Ok(is_refused(&old).await)
     })
     .await
 }
