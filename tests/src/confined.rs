@@ -9,7 +9,11 @@ use seccompiler::{
     SeccompRule,
 };
 
-/// The calls by which the agent becomes a user and looks at what it became.
+/// RNDADDENTROPY and RNDRESEEDCRNG of linux/random.h.
+const ADD_ENTROPY: u64 = 0x4008_5203;
+const RESEED_POOL: u64 = 0x5207;
+
+/// The calls by which the agent becomes a user and looks at what it became, and those by which it renews the random pool.
 fn number(call: &str) -> Option<i64> {
     Some(match call {
         "setgroups" => libc::SYS_setgroups,
@@ -20,6 +24,7 @@ fn number(call: &str) -> Option<i64> {
         "getresgid" => libc::SYS_getresgid,
         "getgroups" => libc::SYS_getgroups,
         "capget" => libc::SYS_capget,
+        "add_entropy" | "reseed_pool" => libc::SYS_ioctl,
         _ => return None,
     })
 }
@@ -43,13 +48,18 @@ fn confine(call: &str, answer: &str) -> anyhow::Result<()> {
         _ => bail!("{answer:?} is neither refused nor skipped"),
     };
     let number = number(call).with_context(|| format!("no call {call:?}"))?;
-    let rules = if call == "set_dumpable" {
-        let option = libc::PR_SET_DUMPABLE as u64;
-        let is_it = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, option)?;
-        vec![SeccompRule::new(vec![is_it])?]
-    } else {
-        Vec::new()
+    // Which of its arguments makes it the call that is meant.
+    let argument = match call {
+        "set_dumpable" => Some((0, libc::PR_SET_DUMPABLE as u64)),
+        "add_entropy" => Some((1, ADD_ENTROPY)),
+        "reseed_pool" => Some((1, RESEED_POOL)),
+        _ => None,
     };
+    let rules = argument.map(|(index, value)| {
+        let is_it = SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;
+        SeccompRule::new(vec![is_it])
+    });
+    let rules = rules.transpose()?.into_iter().collect();
     let filter = SeccompFilter::new(
         BTreeMap::from([(number, rules)]),
         SeccompAction::Allow,

@@ -34,6 +34,7 @@ cases![
     what_the_agent_inherited_reaches_no_worker: [3, 13],
     nothing_that_the_listener_remembers_is_in_a_worker: [2, 13],
     an_usher_that_is_not_wholly_the_user_says_nothing: [14],
+    a_random_pool_that_is_not_renewed_is_an_error,
 ];
 
 async fn a_refused_step_is_named_and_nothing_runs(target: &Target) -> Outcome {
@@ -288,6 +289,20 @@ fn confined(call: &str, answer: &str) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["confined", call, answer, "unshare"]);
     Ok(command)
+}
+
+/// Each of the two steps: new bytes for the kernel's pool, and its generator made anew from them (random(4)).
+async fn a_random_pool_that_is_not_renewed_is_an_error(target: &Target) -> Outcome {
+    let agent = target
+        .agent()
+        .context("a machine's agent is started already")?;
+    for call in ["add_entropy", "reseed_pool"] {
+        let other = Target::local_by(agent, confined(call, "refused")?, None).await?;
+        let root = other.user("root").system();
+        let error = refusal(call, root.reseed(vec![7; 64]).await)?;
+        ensure!(error.is_permission_denied(), "{call}: {error:?}");
+    }
+    Ok(())
 }
 
 /// Why an agent that was started so does not become alice, having run nothing for her.
