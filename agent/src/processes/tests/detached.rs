@@ -122,8 +122,9 @@ async fn who_cannot_be_attached_to_is_told_apart() {
     let id = begin_detached(&registry, line("true")).await;
     let error = registry.attach(id, Some(1), None).unwrap_err();
     assert!(matches!(error, AttachError::BeyondEnd(_)), "{error:?}");
+    let group = attended.pid;
     drop(attended);
-    all_gone(&registry).await;
+    group_ends(group).await;
 }
 
 #[tokio::test]
