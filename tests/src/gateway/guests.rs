@@ -273,20 +273,7 @@ async fn a_vm_with_a_secret_is_reached_by_who_has_its_file(world: &mut World) ->
 
 async fn the_admins_commands_do_what_the_api_does(world: &mut World) -> Outcome {
     let gateway = world.gateway().await?;
-    let command = async |words: &[&str]| -> anyhow::Result<String> {
-        let output = tokio::process::Command::new(world.program())
-            .args(words)
-            .env("GUESTLINE_GATEWAY", gateway.url())
-            .env("GUESTLINE_ADMIN_KEY", gateway.key().unwrap_or_default())
-            .output()
-            .await?;
-        ensure!(
-            output.status.success(),
-            "{words:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-    };
+    let command = async |words: &[&str]| world.command(&gateway, words).await;
     let endpoint = world.agent.endpoint().to_string();
     let vm = command(&["vm", "register", &endpoint]).await?;
     let identity = command(&["identity", "create"]).await?;

@@ -141,10 +141,14 @@ impl World {
         &self.setting.program
     }
 
-    /// Runs a command that asks the database itself, and gives what it prints.
+    /// Runs a command of the admin's, which asks the gateway or its database, and gives what it prints.
     pub async fn command(&self, gateway: &Gateway, words: &[&str]) -> anyhow::Result<String> {
         let mut command = tokio::process::Command::new(self.program());
-        command.args(words).arg("--data-dir").arg(gateway.folder());
+        command
+            .args(words)
+            .env("GUESTLINE_GATEWAY", gateway.url())
+            .env("GUESTLINE_ADMIN_KEY", gateway.key().unwrap_or_default())
+            .env("GUESTLINE_GATEWAY_DATA", gateway.folder());
         if let Some(url) = &self.setting.database {
             command.env("GUESTLINE_GATEWAY_DATABASE", url);
         }

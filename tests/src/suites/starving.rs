@@ -79,6 +79,14 @@ async fn under(
     Ok(said)
 }
 
+/// The count behind this word in what an attack came to.
+fn came_to(said: &str, word: &str) -> anyhow::Result<u64> {
+    let count = said.strip_prefix(word);
+    Ok(count
+        .with_context(|| format!("it said {said:?}"))?
+        .parse()?)
+}
+
 /// In percent of what it was.
 async fn share_of(bob: &Vm, alone: Duration) -> anyhow::Result<u32> {
     let beside = work(bob, 10).await?;
@@ -87,14 +95,14 @@ async fn share_of(bob: &Vm, alone: Duration) -> anyhow::Result<u32> {
 
 async fn the_agent_answers_a_guest_without_free_memory(target: &Target) -> Outcome {
     let said = under(target, &["memory"], async || answers(target).await).await?;
-    let eaten: u64 = said.strip_prefix("eaten ").context("eaten")?.parse()?;
+    let eaten = came_to(&said, "eaten ")?;
     ensure!(eaten > 100, "only {eaten} MiB were eaten: it shows nothing");
     Ok(())
 }
 
 async fn the_agent_answers_a_guest_without_free_processes(target: &Target) -> Outcome {
     let said = under(target, &["pids"], async || answers(target).await).await?;
-    let started: u64 = said.strip_prefix("started ").context("started")?.parse()?;
+    let started = came_to(&said, "started ")?;
     ensure!(
         started > 1000,
         "only {started} were started: it shows nothing"
@@ -104,7 +112,7 @@ async fn the_agent_answers_a_guest_without_free_processes(target: &Target) -> Ou
 
 async fn files_that_are_open_by_the_thousand_are_their_users(target: &Target) -> Outcome {
     let said = under(target, &["descriptors"], async || answers(target).await).await?;
-    let opened: u64 = said.strip_prefix("opened ").context("opened")?.parse()?;
+    let opened = came_to(&said, "opened ")?;
     ensure!(
         opened > 100_000,
         "only {opened} were opened: it shows nothing"
@@ -114,10 +122,7 @@ async fn files_that_are_open_by_the_thousand_are_their_users(target: &Target) ->
 
 async fn terminals_may_all_be_taken_and_programs_run(target: &Target) -> Outcome {
     let said = under(target, &["terminals"], async || answers(target).await).await?;
-    let taken: u64 = said
-        .strip_prefix("terminals ")
-        .context("terminals")?
-        .parse()?;
+    let taken = came_to(&said, "terminals ")?;
     ensure!(taken > 1000, "only {taken} were taken: it shows nothing");
     let bob = target.user("bob");
     let mut command = bob.command("true");
